@@ -1,0 +1,122 @@
+"""The interface of a model, and what every model needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from common.graph import SparseSymmetric, normalized_interaction_graph
+from utils.dataset import Dataset
+
+# Scores are computed for this many users at a time, short blocks padded: one shape of matrix product,
+# so that the score of a user does not depend on who else is in the batch, to the last bit.
+SCORE_ROWS = 512
+
+Loss = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
+
+
+class GeneralRecommender(nn.Module):
+    """Base class of all models: sizes, features as buffers, default scoring from `forward()`.
+
+    A model is one file `models/<name>.py` with a class whose name is the file's but for case, and one
+    `configs/model/<Class>.yaml`. It declares `settings`, a frozen dataclass of its keys, and implements `__init__`,
+    `forward` and `calculate_loss`.
+
+    Args:
+        config: settings; `config[key]` is None for a key that is not set.
+        dataset: sizes, training interactions and features; nothing else is read by a model.
+    """
+
+    settings: ClassVar[type | None] = None
+    needs_features: ClassVar[bool] = False
+
+    def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
+        super().__init__()
+        self.n_users, self.n_items = dataset.n_users, dataset.n_items
+        self.embedding_size = config["embedding_size"]
+        self.modalities: list[str] = list(dataset.features) if self.needs_features else []
+        for modality in self.modalities:
+            features = torch.from_numpy(dataset.features[modality])
+            self.register_buffer(f"features_{modality}", features, persistent=False)
+        self._embeddings: tuple[Tensor, Tensor] | None = None
+        self._keep = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.parameters()).device
+
+    def features(self, modality: str) -> Tensor:
+        """The raw features of a modality, float32 [I, F]."""
+        return self.get_buffer(f"features_{modality}")
+
+    @property
+    def v_feat(self) -> Tensor | None:
+        """The visual features [I, F], or None."""
+        return self.features("visual") if "visual" in self.modalities else None
+
+    @property
+    def t_feat(self) -> Tensor | None:
+        """The textual features [I, F], or None."""
+        return self.features("textual") if "textual" in self.modalities else None
+
+    def interaction_graph(self, dataset: Dataset) -> SparseSymmetric:
+        """The normalised user-item graph of the training split, users first: D^-1/2 A D^-1/2 [N, N]."""
+        return normalized_interaction_graph(dataset)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Final embeddings of all nodes: users [U, D] and items [I, D]; deterministic in eval mode."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement forward")
+
+    def calculate_loss(self, batch: Tensor) -> Loss:
+        """The loss of a batch int64 [3, B] of users, positives, negatives; terms by name are logged by name."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement calculate_loss")
+
+    def pre_epoch_processing(self) -> None:
+        """Called before each epoch."""
+
+    def post_epoch_processing(self) -> None:
+        """Called after each epoch."""
+
+    def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Modality name to (users [U, D], items [I, D]), for analyses; empty where a model has none."""
+        return {}
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Within it the model is in eval mode, without gradients, and computes its embeddings once."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                self._embeddings = None
+                self._keep = True
+                yield
+        finally:
+            self._embeddings, self._keep = None, False
+            self.train(was_training)
+
+    def full_sort_predict(self, batch: Sequence[Tensor]) -> Tensor:
+        """Scores of all items [B, I] for the users batch[0] [B]: dot products of `forward()`'s embeddings."""
+        users, items = self._embeddings or self.forward()
+        if self._keep:
+            self._embeddings = users, items
+        return score_all_items(users[batch[0]], items)
+
+
+def score_all_items(users: Tensor, items: Tensor) -> Tensor:
+    """users [B, D] times items [I, D] transposed, in blocks of one fixed shape: [B, I]."""
+    scores = users.new_empty(len(users), len(items))
+    for begin in range(0, len(users), SCORE_ROWS):
+        block = users[begin : begin + SCORE_ROWS]
+        if len(block) < SCORE_ROWS:
+            padded = users.new_zeros(SCORE_ROWS, users.shape[1])
+            padded[: len(block)] = block
+            scores[begin:] = (padded @ items.T)[: len(block)]
+        else:
+            torch.mm(block, items.T, out=scores[begin : begin + SCORE_ROWS])
+    return scores

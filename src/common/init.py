@@ -1,0 +1,24 @@
+"""Initialisation by the names that the field's models use."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def xavier_uniform_embedding(rows: int, width: int) -> nn.Parameter:
+    """A table [rows, width], uniform with bound sqrt(6 / (rows + width))."""
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))
+
+
+def xavier_normal_embedding(rows: int, width: int) -> nn.Parameter:
+    """A table [rows, width], normal with standard deviation sqrt(2 / (rows + width))."""
+    return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, width)))
+
+
+def xavier_normal_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer with Xavier normal weights and zero bias."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,140 @@
+"""Losses and regularisers as pure functions, named by what they compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bpr_loss(pos_scores: Tensor, neg_scores: Tensor, epsilon: float = 1e-10) -> Tensor:
+    """mean of -log(epsilon + sigmoid(s_ui - s_uj)), the form of the published MMRec models.
+
+    Args:
+        pos_scores, neg_scores: [B].
+        epsilon: keeps the logarithm finite.
+
+    Source: Rendle et al., UAI 2009 (arXiv 1205.2618).
+    """
+    return -torch.log(epsilon + torch.sigmoid(pos_scores - neg_scores)).mean()
+
+
+def frobenius_over_batch(*matrices: Tensor) -> Tensor:
+    """Sum of the unsquared Frobenius norms of matrices [B, D], divided by B: MMRec's embedding penalty."""
+    total = sum(torch.linalg.vector_norm(matrix) for matrix in matrices)
+    return torch.as_tensor(total) / len(matrices[-1])
+
+
+def half_squared_l2_over_batch(*matrices: Tensor) -> Tensor:
+    """Half the sum of squares of matrices [B, D], divided by B: LightGCN's own penalty."""
+    return torch.stack([matrix.square().sum() for matrix in matrices]).sum() / (2 * len(matrices[-1]))
+
+
+class _ContrastiveCrossEntropy(torch.autograd.Function):
+    """Row-wise cross-entropy over a @ n^T with the diagonal replaced by given positives.
+
+    The gradient is known as soon as a block of rows is, so it is made on the way forward and no [B, B] matrix outlives
+    its block: memory is O(B (D + block)).
+    """
+
+    BLOCK = 1024
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, others: Tensor, positives: Tensor, scale: Tensor) -> Tensor:
+        n = len(anchors)
+        loss = anchors.new_zeros(())
+        grad_a, grad_o = torch.empty_like(anchors), torch.zeros_like(others)
+        grad_p, grad_s = torch.empty_like(positives), anchors.new_zeros(())
+        for begin in range(0, n, _ContrastiveCrossEntropy.BLOCK):
+            rows = slice(begin, min(begin + _ContrastiveCrossEntropy.BLOCK, n))
+            here = torch.arange(rows.stop - begin, device=anchors.device)
+            raw = anchors[rows] @ others.T  # [b, B]
+            raw[here, here + begin] = positives[rows]
+            logits = raw * scale
+            highest = logits.amax(dim=1)
+            share = torch.softmax(logits, dim=1)
+            # log sum exp, from the largest share: at least 1/B, so its logarithm is safe.
+            log_sum = highest - share.amax(dim=1).log()
+            loss += (log_sum - positives[rows] * scale).sum()
+            share[here, here + begin] -= 1
+            grad_s += torch.dot(share.reshape(-1), raw.reshape(-1))
+            grad_p[rows] = share[here, here + begin] * scale
+            share[here, here + begin] = 0
+            grad_a[rows] = (share @ others) * scale
+            grad_o.addmm_(share.T, anchors[rows])
+        ctx.save_for_backward(grad_a, grad_o.mul_(scale), grad_p, grad_s)
+        ctx.n = n
+        return loss / n
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return tuple(part * (gradient / ctx.n) for part in ctx.saved_tensors)
+
+
+def contrastive_cross_entropy(anchors: Tensor, others: Tensor, positives: Tensor, scale: Tensor) -> Tensor:
+    """mean_i of -log softmax_j(l_ij)_i with l_ij = scale <a_i, o_j> for j != i and l_ii = scale p_i.
+
+    Args:
+        anchors, others: [B, D].
+        positives: [B].
+        scale: a scalar tensor.
+    """
+    return _ContrastiveCrossEntropy.apply(anchors, others, positives, scale)  # type: ignore[no-any-return]
+
+
+def info_nce(first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE between two views: the mean of both directions' cross-entropies.
+
+    Args:
+        first, second: [B, D]; row i of both is the same node. Rows are brought to unit length here.
+        scale: inverse temperature, a scalar tensor.
+    """
+    first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    positives = (first * second).sum(dim=1)
+    forward = contrastive_cross_entropy(first, second, positives, scale)
+    return (forward + contrastive_cross_entropy(second, first, positives, scale)) / 2
+
+
+def total_correlation(
+    views: list[Tensor], scale: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Contrastive lower bound of the total correlation of M views, GTC Eqs. (6)-(9).
+
+    With unit rows z^m and the multilinear product <z^1, ..., z^M> = sum_k prod_m z^m_k, view m anchors: the positive of
+    row i is the product of its own rows, the B - 1 negatives join z^m_i with rows of the other views taken by
+    independent permutations of the batch; the loss is the mean of the M cross-entropies. The product of M unit vectors
+    is of order D^{-(M-2)/2} beside that of two, so logits are multiplied by D^{(M-2)/2}. With two views
+    nothing is permuted and this is symmetric InfoNCE.
+
+    Args:
+        views: M >= 2 tensors [B, D]; row i of all is the same node. Rows are brought to unit length here.
+        scale: inverse temperature, a scalar tensor.
+        generator: of the permutations, on the CPU; None: PyTorch's default one.
+
+    Raises:
+        ValueError: for fewer than two views.
+
+    Source: Saporta et al., "Contrasting with Symile" (arXiv 2411.01053); GTC (arXiv 2604.03014).
+    """
+    n_views = len(views)
+    if n_views < 2:
+        raise ValueError(f"total correlation needs at least two views, got {n_views}")
+    if n_views == 2:
+        return info_nce(views[0], views[1], scale)
+    unit = [F.normalize(view, dim=1) for view in views]
+    size, width = unit[0].shape
+    scale = scale * width ** ((n_views - 2) / 2)
+    loss = unit[0].new_zeros(())
+    for anchor in range(n_views):
+        joined = permuted = None
+        for view in (unit[m] for m in range(n_views) if m != anchor):
+            order = torch.randperm(size, generator=generator).to(view.device)
+            shuffled = F.embedding(order, view)
+            joined = view if joined is None else joined * view
+            permuted = shuffled if permuted is None else permuted * shuffled
+        assert joined is not None
+        assert permuted is not None
+        loss = loss + contrastive_cross_entropy(unit[anchor], permuted, (unit[anchor] * joined).sum(dim=1), scale)
+    return loss / n_views

@@ -1,0 +1,281 @@
+"""The training loop: epochs, early stopping on validation, best checkpoint, resuming, one test at the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.abstract_recommender import GeneralRecommender, Loss
+from utils.config import Config
+from utils.dataloader import TrainLoader
+from utils.errors import UserError
+from utils.runs import RunFolder, read_torch, write_csv, write_torch
+from utils.topk_evaluator import Evaluation, TopKEvaluator
+
+CHECK_EVERY = 50  # steps between two looks at the losses: on a GPU each look waits for it
+
+Progress = Callable[[int, float, dict[str, float]], None]
+
+
+class Diverged(Exception):
+    """A loss term became NaN or infinite."""
+
+
+def loss_terms(loss: Loss) -> dict[str, Tensor]:
+    """The terms of a model's loss by name; a tuple, as MMRec models return it, is numbered."""
+    if isinstance(loss, dict):
+        return loss
+    if isinstance(loss, tuple):
+        return {f"loss_{number}": term for number, term in enumerate(loss, 1)}
+    return {"loss": loss}
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the global streams of Python, NumPy and PyTorch."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (models of others draw from the global stream)
+    torch.manual_seed(seed)
+
+
+def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimiser that `learner` names over all parameters."""
+    kinds: dict[str, Any] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "sgd": torch.optim.SGD,
+        "adagrad": torch.optim.Adagrad,
+        "rmsprop": torch.optim.RMSprop,
+    }
+    options: dict[str, Any] = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
+    if config["learner"] in ("adam", "adamw", "sgd"):
+        options["fused"] = True  # one pass over a table instead of ten
+    return kinds[config["learner"]](model.parameters(), **options)  # type: ignore[no-any-return]
+
+
+@dataclass
+class EarlyStopping:
+    """Keeps the best validation score; a score must be strictly greater to count as better.
+
+    Args:
+        patience: evaluations without improvement that are let pass; the next one stops.
+        decimals: scores are compared after rounding to this many; None: as they are.
+    """
+
+    patience: int
+    decimals: int | None = None
+    best: float = -1.0
+    best_epoch: int = -1
+    waited: int = 0
+
+    def update(self, score: float, epoch: int) -> bool:
+        """Takes the score of an epoch; returns whether it is the best so far."""
+        score = round(score, self.decimals) if self.decimals is not None else score
+        if score > self.best:
+            self.best, self.best_epoch, self.waited = score, epoch, 0
+            return True
+        self.waited += 1
+        return False
+
+    @property
+    def stop(self) -> bool:
+        return self.waited > self.patience
+
+
+@dataclass
+class _State:
+    """Where a run stands; all of it goes into last.pt. Epochs are counted from 1 wherever they are shown."""
+
+    epoch: int = 0  # epochs done
+    stopping: EarlyStopping = field(default_factory=lambda: EarlyStopping(0))
+    history: list[dict[str, Any]] = field(default_factory=list)
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+
+
+class Trainer:
+    """Trains one model in one run folder.
+
+    Each epoch ends with its state in `last.pt` (atomically replaced), so a kill loses at most the current epoch, and
+    a resumed run goes on with the same random streams: on a CPU to the same bits.
+
+    Args:
+        config: the settings of the run.
+        model: on its device.
+        loader: training batches.
+        validator: evaluates the validation split.
+        folder: of the run.
+        progress: called as progress(epoch, share of the epoch done, what to show).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: GeneralRecommender,
+        loader: TrainLoader,
+        validator: TopKEvaluator,
+        folder: RunFolder,
+        progress: Progress,
+    ) -> None:
+        self.config, self.model, self.loader = config, model, loader
+        self.validator, self.folder, self.progress = validator, folder, progress
+        self.valid_metric = config["valid_metric"].lower()
+        self.optimizer = make_optimizer(config, model)
+        gamma, period = config["learning_rate_scheduler"]
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda epoch: gamma ** (epoch / period))
+        self.state = _State(stopping=EarlyStopping(config["stopping_step"], config["valid_decimals"]))
+        self.eval_step = min(config["eval_step"], config["epochs"])
+
+    def fit(self) -> None:
+        """Trains until the last epoch or early stopping; the best weights are then in `checkpoint.pt`.
+
+        Raises:
+            Diverged: at a NaN or infinite loss or score; the best checkpoint so far and the history stay.
+        """
+        state = self.state
+        while state.epoch < self.config["epochs"] and not state.stopping.stop:
+            row: dict[str, Any] = {"epoch": state.epoch + 1, "learning_rate": self.scheduler.get_last_lr()[0]}
+            start = time.perf_counter()
+            row |= self._train_epoch()
+            self.scheduler.step()
+            middle = time.perf_counter()
+            row["train_seconds"] = middle - start
+            if (state.epoch + 1) % self.eval_step == 0:
+                row |= self._validate()
+                row["eval_seconds"] = time.perf_counter() - middle
+                state.eval_seconds += row["eval_seconds"]
+            state.train_seconds += row["train_seconds"]
+            state.history.append(row)
+            state.epoch += 1
+            self._save()
+            self.progress(state.epoch, 0.0, self._shown(row))
+
+    def _train_epoch(self) -> dict[str, float]:
+        model = self.model
+        model.train()
+        model.pre_epoch_processing()
+        pending: list[Tensor] = []
+        sums: Tensor | None = None
+        names: list[str] = []
+        clip = self.config["clip_grad_norm"]
+        clip = {"max_norm": clip} if isinstance(clip, float) else clip
+        n_steps = len(self.loader)
+        for step, batch in enumerate(self.loader.epoch()):
+            terms = loss_terms(model.calculate_loss(batch))
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.stack([term.reshape(()) for term in terms.values()]).sum().backward()
+            if clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), **clip)
+            self.optimizer.step()
+            names = list(terms)
+            pending.append(torch.stack([term.detach().reshape(()) for term in terms.values()]))
+            if len(pending) == CHECK_EVERY or step == n_steps - 1:
+                values = torch.stack(pending).double()
+                self._check(values, names, step + 1 - len(pending))
+                sums = values.sum(0) if sums is None else sums + values.sum(0)
+                pending = []
+                self.progress(self.state.epoch, (step + 1) / n_steps, {})
+        model.post_epoch_processing()
+        means = (sums / n_steps).tolist() if sums is not None else []
+        return {"loss": sum(means)} | {f"loss_{name}": mean for name, mean in zip(names, means, strict=True)}
+
+    def _check(self, values: Tensor, names: list[str], first_step: int) -> None:
+        bad = ~torch.isfinite(values)
+        if bad.any():
+            step, term = (int(index) for index in bad.nonzero()[0])
+            raise Diverged(
+                f"epoch {self.state.epoch + 1}, step {first_step + step + 1}: loss term '{names[term]}' is {values[step, term]}"
+            )
+
+    def _validate(self) -> dict[str, float]:
+        means = self.evaluate(self.validator).means()
+        if self.state.stopping.update(means[self.valid_metric], self.state.epoch + 1):
+            write_torch(self.folder.file("checkpoint.pt"), {"epoch": self.state.epoch + 1, "model": self.model.state_dict()})
+        return {f"valid_{name}": value for name, value in means.items()}
+
+    def evaluate(self, evaluator: TopKEvaluator) -> Evaluation:
+        """Evaluates the model as it is.
+
+        Raises:
+            Diverged: if a score is NaN.
+        """
+        try:
+            with self.model.scoring():
+                return evaluator.evaluate(lambda users: self.model.full_sort_predict((users,)))
+        except FloatingPointError as error:
+            raise Diverged(f"epoch {self.state.epoch + 1}: {error}") from None
+
+    def restore_best(self) -> int:
+        """Loads the best weights; returns their epoch."""
+        best = read_torch(self.folder.file("checkpoint.pt"))
+        self.model.load_state_dict(best["model"])
+        return int(best["epoch"])
+
+    def _shown(self, row: dict[str, Any]) -> dict[str, float]:
+        shown = {"loss": row["loss"]}
+        if (name := f"valid_{self.valid_metric}") in row:
+            shown |= {self.valid_metric: row[name], "best": self.state.stopping.best}
+        return shown
+
+    def _save(self) -> None:
+        state = self.state
+        write_torch(
+            self.folder.file("last.pt"),
+            {
+                "state": vars(state) | {"stopping": vars(state.stopping)},
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": {"last_epoch": self.scheduler.last_epoch},
+                "random": _random_streams(self.loader),
+            },
+        )
+        write_csv(self.folder.file("history.csv"), state.history)
+
+    def resume(self) -> bool:
+        """Takes up the run from `last.pt`; returns whether there was one.
+
+        Raises:
+            UserError: if the file is not of this model.
+        """
+        path = self.folder.file("last.pt")
+        if not path.is_file():
+            return False
+        saved = read_torch(path)
+        try:
+            self.state = _State(**saved["state"] | {"stopping": EarlyStopping(**saved["state"]["stopping"])})
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.scheduler.last_epoch = saved["scheduler"]["last_epoch"]
+            self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+            _set_random_streams(saved["random"], self.loader)
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise UserError(f"{path}: not a state of this model ({error})".splitlines()[0]) from None
+        return True
+
+
+def _random_streams(loader: TrainLoader) -> dict[str, Any]:
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "loader": loader.generator.get_state(),
+    }
+
+
+def _set_random_streams(streams: dict[str, Any], loader: TrainLoader) -> None:
+    version, internal, gauss = streams["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = streams["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(streams["torch"])
+    if torch.cuda.is_available() and len(streams["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(streams["cuda"])
+    loader.generator.set_state(streams["loader"])

@@ -1,0 +1,336 @@
+"""The command line: words to a request, and the commands train (default), recommend and generate."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.config import Config, Request, data_folder, known_datasets, parse_yaml, read_yaml, resolve
+from utils.errors import UserError, nearest
+from utils.paths import CONFIGS, DATA_VARIABLE
+from utils.registry import available_models, model_class, model_name, summary
+from utils.schema import keys_of
+from utils.settings import SETTINGS
+
+USAGE = """\
+usage: main.py -m MODEL [MODEL ...] -d DATASET [DATASET ...] [options] [--KEY VALUE ...]
+       main.py recommend RUN_FOLDER [--users ID ...] [--k K] [--output FILE] [--data_path DIR] [--device D]
+       main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--n_users N ...]
+       main.py --list | --help
+
+Trains and evaluates each model on each data set; several runs end in a comparison table.
+
+options:
+  -m, --model NAME ...     models (see --list)
+  -d, --dataset NAME ...   data sets of the tree (see --list), or any folder DATA_PATH/NAME with NAME.inter
+  --config FILE ...        YAML files laid over the model's (MMRec's key names work)
+  --grid                   run the search space that the model's file publishes under `grid:`
+  --first_combination      of a grid, run the first combination only
+  --resume                 continue: skip the finished runs of this command, take up the killed one
+  --quiet                  no progress bar
+  --list                   show models and data sets, which are present, and how to get the others
+  -h, --help               show this; with -m MODEL, its keys too
+
+Any key can be set as --KEY VALUE; several values of a key that holds one are a grid (--seed 1 2 3).
+"""
+FLAGS = ("grid", "first_combination", "resume", "quiet", "list", "help")
+SHORT = {"-m": "--model", "-d": "--dataset", "-h": "--help"}
+
+
+@dataclass
+class Words:
+    """The command line taken apart: flags, and options with their values."""
+
+    flags: set[str] = field(default_factory=set)
+    options: dict[str, list[str]] = field(default_factory=dict)
+
+    def one(self, name: str, default: str | None = None) -> str | None:
+        """The single value of an option."""
+        values = self.options.get(name)
+        if values is None:
+            return default
+        if len(values) != 1:
+            raise UserError(f"--{name}: expected one value, got {len(values)}")
+        return values[0]
+
+
+def take_apart(arguments: Sequence[str]) -> Words:
+    """Splits words into flags and options; a value may start with '-' only as a number.
+
+    Raises:
+        UserError: for a word that belongs to no option, an option given twice, or one without a value.
+    """
+    words = Words()
+    current: str | None = None
+    for argument in arguments:
+        argument = SHORT.get(argument, argument)
+        number = re.fullmatch(r"-(\d|\.\d|inf|nan).*", argument)
+        if argument.startswith("--") and len(argument) > 2:
+            name, equals, value = argument[2:].partition("=")
+            name = name.replace("-", "_")
+            if name in FLAGS:
+                if equals:
+                    raise UserError(f"--{name} takes no value, got '{value}'")
+                words.flags.add(name)
+                current = None
+                continue
+            if name in words.options:
+                raise UserError(f"--{name} is given twice; write its values after one --{name}")
+            words.options[name] = [value] if equals else []
+            current = None if equals else name
+        elif argument.startswith("-") and not number:
+            raise UserError(f"unknown option '{argument}'; short options are {', '.join(SHORT)}")
+        elif current is None:
+            raise UserError(f"'{argument}' belongs to no option; write --KEY VALUE (see --help)")
+        else:
+            words.options[current].append(argument)
+    return words
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 1 for a failed run, 2 for a mistake in what was given."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, _terminate)
+    except ValueError:
+        pass  # not in the main thread: the caller handles signals
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {' '.join(problem.split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print("\nstopped; the same command with --resume continues", file=sys.stderr)
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    commands = {"train": _train, "recommend": _recommend, "generate": _generate}
+    if arguments and not arguments[0].startswith("-"):
+        command = arguments.pop(0)
+        if command not in commands:
+            raise UserError(f"unknown command '{command}'{nearest(command, commands)}; there are {', '.join(commands)}")
+        return commands[command](arguments)
+    return _train(arguments)
+
+
+def _train(arguments: list[str]) -> int:
+    words = take_apart(arguments)
+    if "help" in words.flags or not arguments:
+        _print_help(words.options.get("model", []))
+        return 0
+    request = _request(words)
+    if "list" in words.flags:
+        _print_list(data_folder(request))
+        return 0
+    for needed, short in (("model", "m"), ("dataset", "d")):
+        if not words.options.get(needed):
+            raise UserError(f"--{needed} is missing; write -{short} NAME (see --list)")
+    classes = {name: model_class(name) for name in request.models}
+    configs, notes = resolve(request, {name: cls.settings for name, cls in classes.items()})
+    for note in notes:
+        print(f"note: {note}")
+
+    from utils.session import run_all
+
+    needs_features = {name: cls.needs_features for name, cls in classes.items()}
+    return run_all(configs, needs_features, resume="resume" in words.flags, quiet="quiet" in words.flags)
+
+
+def _request(words: Words) -> Request:
+    """Turns words into a request; values are read as YAML, so that 1e-3, true and [1, 2] mean what they say."""
+    reserved = ("model", "dataset", "config")
+    overrides: dict[str, Any] = {}
+    problems = []
+    for name, values in words.options.items():
+        if name in reserved:
+            if not values:
+                problems.append(f"--{name}: a value is missing")
+            continue
+        parsed = [parse_yaml(value, f"--{name}") if value else "" for value in values]
+        key = next((k for settings in SETTINGS for n, k in keys_of(settings).items() if n == name), None)
+        if not values and key is not None and key.type is bool:
+            parsed = [True]
+        elif not values:
+            problems.append(f"--{name}: a value is missing")
+        overrides[name] = parsed
+    if problems:
+        raise UserError(*_with_unknown(problems, words, overrides))
+    names: list[str] = []
+    for word in words.options.get("model", []):
+        try:
+            names.append(model_name(word))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    files = [Path(value).expanduser() for value in words.options.get("config", [])]
+    return Request(
+        list(dict.fromkeys(names)),
+        list(dict.fromkeys(words.options.get("dataset", []))),
+        overrides,
+        files,
+        "grid" in words.flags,
+        "first_combination" in words.flags,
+    )
+
+
+def _with_unknown(problems: list[str], words: Words, overrides: dict[str, Any]) -> list[str]:
+    """A valueless option is most often a misspelt flag: says so."""
+    known = [*FLAGS, *(name for settings in SETTINGS for name in keys_of(settings)), "model", "dataset", "config"]
+    return [
+        f"unknown option {problem.split(':')[0]}{nearest(name, known)}"
+        if (name := problem.split(":")[0][2:]) not in known and nearest(name, FLAGS)
+        else problem
+        for problem in problems
+    ]
+
+
+def _print_help(models: Sequence[str]) -> None:
+    print(USAGE)
+    sections = {"keys": list(SETTINGS)}
+    for word in models:
+        name = model_name(word)
+        settings = model_class(name).settings
+        sections[f"keys of {name}"] = [settings] if settings else []
+    values = read_yaml(CONFIGS / "overall.yaml", "overall.yaml")
+    for title, groups in sections.items():
+        own = dict(values)
+        if title != "keys":
+            own |= read_yaml(CONFIGS / "model" / f"{title.rpartition(' ')[2]}.yaml", title)
+        print(f"{title} (default in brackets):")
+        for settings in groups:
+            for key in keys_of(settings).values():
+                print(f"  --{key.name} [{own.get(key.name)!r}]".replace("None", "null"))
+                print(f"        {key.field.metadata['help']}; {key.describe()}")
+        print()
+
+
+def _print_list(folder: Path) -> None:
+    print("models:")
+    for name, path in available_models().items():
+        print(f"  {name:10} {summary(path).partition(': ')[2] or summary(path)}")
+    print(f"\ndata sets (folder {folder}; --data_path DIR or ${DATA_VARIABLE} names another):")
+    for name in known_datasets(folder):
+        content: dict[str, Any] = {}
+        for path in (CONFIGS / "dataset" / f"{name}.yaml", folder / name / "dataset.yaml"):
+            if path.is_file():
+                content |= read_yaml(path, str(path))
+        place = folder / name
+        if content.get("synthetic") is not None:
+            print(f"  {name:10} present (generated by the project)")
+        elif (place / (content.get("inter_file_name") or f"{name}.inter")).is_file():
+            arrays = ", ".join(sorted(path.name for path in place.glob("*_feat.npy"))) or "no feature files"
+            print(f"  {name:10} present ({arrays})")
+        else:
+            print(f"  {name:10} not present; get it from {content.get('source', 'its authors')}")
+
+
+def _recommend(arguments: list[str]) -> int:
+    usage = "recommend RUN_FOLDER [--users ID ...] [--k K] [--output FILE] [--data_path DIR] [--device D]"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: main.py {usage}")
+        return 0
+    if arguments[0].startswith("-"):
+        raise UserError(f"recommend: the run folder is missing; usage: {usage}")
+    folder = Path(arguments[0]).expanduser()
+    words = take_apart(arguments[1:])
+    known = ("users", "k", "output", "data_path", "device")
+    problems = [f"recommend: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known]
+    problems += [f"recommend: --{flag} has no meaning here" for flag in words.flags]
+    users = [_integer("users", word) for word in words.options.get("users", [])]
+    k = _integer("k", words.one("k", "20") or "")
+    if "users" in words.options and not users:
+        problems.append("recommend: --users: a value is missing")
+    if k < 1:
+        problems.append(f"recommend: --k: expected an integer of at least 1, got {k}")
+    if problems:
+        raise UserError(*problems)
+
+    from utils.recommend import recommend
+
+    output = words.one("output")
+    return recommend(
+        folder, users or None, k, Path(output).expanduser() if output else None, words.one("data_path"), words.one("device")
+    )
+
+
+def _integer(name: str, word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise UserError(f"--{name}: expected an integer, got '{word}'") from None
+
+
+def _generate(arguments: list[str]) -> int:
+    import dataclasses
+
+    from utils.synthetic import SIZES, SyntheticSpec, generate, write
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--KEY VALUE ...]\nkeys:")
+        for entry in dataclasses.fields(SyntheticSpec):
+            print(f"  --{entry.name}")
+        print(SyntheticSpec.__doc__)
+        return 0
+    name = arguments[0]
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise UserError(f"generate: expected a name for the data set first, got '{name}'")
+    words = take_apart(arguments[1:])
+    fields = {entry.name for entry in dataclasses.fields(SyntheticSpec)}
+    known = [*fields, "data_path", "size"]
+    if unknown := [n for n in words.options if n not in known]:
+        raise UserError(*(f"generate: unknown option --{n}{nearest(n, known)}" for n in unknown))
+    size = words.one("size", "demo") or ""
+    if size not in SIZES:
+        raise UserError(f"generate: unknown size '{size}'{nearest(size, SIZES)}; there are {', '.join(SIZES)}")
+    values = {n: parse_yaml(words.one(n) or "", f"--{n}") for n in words.options if n in fields}
+    try:
+        spec = dataclasses.replace(SIZES[size], **values)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"generate: {error}") from None
+    folder = data_folder(Request([], [], {"data_path": words.options.get("data_path")})) / name
+    start = time.perf_counter()
+    try:
+        write(generate(spec), folder)
+    except FileExistsError as error:
+        raise UserError(f"generate: {error}") from None
+    except OSError as error:
+        raise UserError(f"generate: {folder}: cannot be written ({error.strerror})") from None
+    print(f"{folder}: {spec.n_users:,} users, {spec.n_items:,} items, {spec.n_interactions:,} interactions")
+    print(f"written in {time.perf_counter() - start:.1f} s; train on it with -d {name} --data_path {folder.parent}")
+    return 0
+
+
+def config_of(folder: Path) -> Config:
+    """The settings of a run folder, from its config.yaml, checked against the model's keys.
+
+    Raises:
+        UserError: if the folder is not a run folder of this code.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder}: not a run folder (no config.yaml)")
+    content = read_yaml(path, str(path))
+    model = model_name(str(content.pop("model", "")))
+    dataset = str(content.pop("dataset", ""))
+    return Config.from_values(model, model_class(model).settings, dataset, content, str(path))

@@ -1,0 +1,371 @@
+"""From YAML files and command-line words to checked settings, each with the place that it came from.
+
+Order, the later wins: configs/overall.yaml, configs/dataset/NAME.yaml, DATA_PATH/NAME/dataset.yaml,
+configs/model/NAME.yaml, files given by --config, the command line. All mistakes are reported at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.errors import UserError, nearest
+from utils.paths import CONFIGS, default_data_path
+from utils.schema import Key, check_value, keys_of
+from utils.settings import SETTINGS, WITHOUT_EFFECT
+
+FEATURE_FILE_ALIASES = {"vision_feature_file": "visual", "text_feature_file": "textual"}
+COMMAND_LINE = "command line"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without surprises: 1e-4 is a number, and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{name}' stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Reads YAML with safe types only.
+
+    Raises:
+        UserError: naming the place and the line, if the text is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def read_yaml(path: Path, name: str) -> dict[str, Any]:
+    """Reads a configuration file as a mapping; `name` stands for it in messages.
+
+    Raises:
+        UserError: if it cannot be read or is not a mapping of keys to values.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(f"{name}: cannot be read ({reason})") from None
+    content = parse_yaml(text, name)
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{name}: expected keys and values ('key: value'), got {type(content).__name__}")
+    return content
+
+
+@dataclass(frozen=True)
+class Config(Mapping[str, Any]):
+    """The settings of one run. `config[key]` gives None for a key that is not set, as MMRec models expect."""
+
+    model: str
+    dataset: str
+    entries: dict[str, Any]
+    sources: dict[str, str]
+    aliases: dict[str, str] = field(default_factory=dict)
+    axes: tuple[str, ...] = ()
+
+    def __getitem__(self, key: str) -> Any:
+        if key in ("model", "dataset"):
+            return getattr(self, key)
+        return self.entries.get(self.aliases.get(key, key))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.entries or self.aliases.get(str(key)) in self.entries
+
+    @classmethod
+    def from_values(
+        cls, model: str, model_settings: type | None, dataset: str, content: Mapping[str, Any], source: str
+    ) -> Config:
+        """The settings that a run folder's config.yaml holds, checked like any other file.
+
+        Raises:
+            UserError: with every mistake in it.
+        """
+        resolver = _Resolver(model, model_settings, dataset)
+        resolver.layer({key: value for key, value in content.items() if key != "hyper_parameters"}, source)
+        resolver.values["hyper_parameters"] = None
+        runs = resolver.combinations(use_grid=False, first=True)
+        if resolver.problems:
+            raise UserError(*resolver.problems)
+        return runs[0]
+
+    def to_yaml(self) -> str:
+        """The resolved settings, one a line, with the place each came from as a comment."""
+        lines = [f"model: {self.model}", f"dataset: {self.dataset}"]
+        for key, value in self.entries.items():
+            text = yaml.safe_dump({key: value}, default_flow_style=None, width=10**6, sort_keys=False).rstrip()
+            if "\n" in text:
+                text = yaml.safe_dump({key: value}, default_flow_style=True, width=10**6, sort_keys=False)
+                text = text.strip()[1:-1]
+            lines.append(f"{text}  # {self.sources[key]}")
+        return "\n".join(lines) + "\n"
+
+
+@dataclass
+class Request:
+    """What the command line asks for, before it is checked against the files."""
+
+    models: list[str]
+    datasets: list[str]
+    overrides: dict[str, Any] = field(default_factory=dict)  # value, or a list of them
+    files: list[Path] = field(default_factory=list)
+    grid: bool = False
+    first_combination: bool = False
+
+
+class _Resolver:
+    """Merges the layers of one (model, data set) pair and collects every mistake on the way."""
+
+    def __init__(self, model: str, model_settings: type | None, dataset: str) -> None:
+        self.model, self.dataset = model, dataset
+        self.keys: dict[str, Key] = {}
+        for settings in (*SETTINGS, *([model_settings] if model_settings else [])):
+            self.keys.update(keys_of(settings))
+        self.aliases = {a: key.name for key in self.keys.values() for a in key.field.metadata["alias"]}
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.grid: dict[str, list[Any]] = {}
+        self.named: list[str] = []
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    def layer(self, content: Mapping[str, Any], source: str) -> None:
+        """Lays one file over what is there; unknown keys are noted as mistakes."""
+        for raw, value in content.items():
+            if raw in FEATURE_FILE_ALIASES:
+                files = dict(self.values.get("modalities") or {})
+                files[FEATURE_FILE_ALIASES[raw]] = value
+                self._put("modalities", files, source)
+            elif raw == "grid":
+                self._take_grid(value, source)
+            elif raw == "hyper_parameters":
+                self._name_axes(value, source)
+                self._put(raw, None, source)
+            elif (name := self.aliases.get(raw, raw)) in self.keys:
+                self._put(name, copy.deepcopy(value), source)
+            elif raw in WITHOUT_EFFECT:
+                self.notes.append(f"{source}: {raw} has no effect here: {WITHOUT_EFFECT[raw]}")
+            else:
+                known = [*self.keys, *self.aliases]
+                self.problems.append(f"{source}: unknown key '{raw}'{nearest(raw, known)}")
+
+    def override(self, overrides: Mapping[str, Any]) -> list[str]:
+        """Lays the command line over the files; several values for a plain key are a grid. Returns unknown keys."""
+        unknown = []
+        for raw, words in overrides.items():
+            name = self.aliases.get(raw, raw)
+            if raw in FEATURE_FILE_ALIASES or raw == "hyper_parameters":
+                flat = [e for word in words for e in (word if isinstance(word, list) else [word])]
+                self.layer({raw: flat if raw == "hyper_parameters" else words[0]}, COMMAND_LINE)
+            elif name not in self.keys:
+                unknown.append(raw)
+            elif self.keys[name].is_list:
+                self._put(name, words[0] if len(words) == 1 else words, COMMAND_LINE)
+                self.grid.pop(name, None)
+            else:
+                several = words[0] if len(words) == 1 and isinstance(words[0], list) else words
+                self._put(name, several[0] if len(several) == 1 else list(several), COMMAND_LINE)
+                self.grid.pop(name, None)
+                self.named = [axis for axis in self.named if axis != name]
+                if len(several) > 1:
+                    self.named.append(name)
+        return unknown
+
+    def combinations(self, use_grid: bool, first: bool) -> list[Config]:
+        """The settings of every run: one, or the product of the grid's axes, the first varying slowest."""
+        axes: dict[str, list[Any]] = {}
+        for name in self.named:
+            value = self.values.get(name)
+            axes[name] = list(value) if isinstance(value, list) else [value]
+        if use_grid:
+            axes = {**{name: values for name, values in self.grid.items() if name not in axes}, **axes}
+        checked: dict[str, Any] = {}
+        for name, key in self.keys.items():
+            if name in axes:
+                axes[name] = [self._checked(key, value) for value in axes[name]]
+                doubled = [value for i, value in enumerate(axes[name]) if value in axes[name][:i]]
+                if doubled:
+                    self.problems.append(f"{self._place(name)}: {name} lists {doubled[0]!r} twice")
+            elif name in self.values:
+                checked[name] = self._checked(key, self.values[name])
+            elif key.default is not _missing():
+                checked[name], self.sources[name] = key.default, "default"
+            else:
+                self.problems.append(f"no file sets '{name}' ({key.field.metadata['help']})")
+        if self.problems:
+            return []
+        runs = []
+        for point in itertools.product(*axes.values()):
+            values = {**checked, **dict(zip(axes, point, strict=True))}
+            ordered = {name: values[name] for name in self.keys}
+            varied = tuple(name for name, options in axes.items() if len(options) > 1)
+            sources = {name: self._place(name) + (", grid" if name in axes else "") for name in ordered}
+            runs.append(Config(self.model, self.dataset, ordered, sources, self.aliases, varied))
+        return runs[:1] if first else runs
+
+    def _place(self, name: str) -> str:
+        return self.sources.get(name, "default")
+
+    def _put(self, name: str, value: Any, source: str) -> None:
+        self.values[name], self.sources[name] = value, source
+
+    def _checked(self, key: Key, value: Any) -> Any:
+        try:
+            return check_value(key, value)
+        except ValueError as error:
+            self.problems.append(f"{self._place(key.name)}: {key.name}: {error}")
+            return None
+
+    def _take_grid(self, content: Any, source: str) -> None:
+        if not isinstance(content, dict):
+            self.problems.append(f"{source}: grid: expected keys with lists of values, got {content!r}")
+            return
+        for raw, values in content.items():
+            name = self.aliases.get(raw, raw)
+            if name not in self.keys:
+                self.problems.append(f"{source}: grid: unknown key '{raw}'{nearest(str(raw), self.keys)}")
+            elif not isinstance(values, list) or not values:
+                self.problems.append(f"{source}: grid: {raw}: expected a list of values, got {values!r}")
+            else:
+                self.grid[name] = values
+                self.sources.setdefault(name, source)
+
+    def _name_axes(self, content: Any, source: str) -> None:
+        names = content if isinstance(content, list) else [content] if content else []
+        for raw in names:
+            name = self.aliases.get(str(raw), str(raw))
+            if name not in self.keys:
+                self.problems.append(
+                    f"{source}: hyper_parameters: unknown key '{raw}'{nearest(str(raw), self.keys)}"
+                )
+            elif name not in self.named:
+                self.named.append(name)
+
+
+def _missing() -> Any:
+    import dataclasses
+
+    return dataclasses.MISSING
+
+
+def data_folder(request: Request) -> Path:
+    """The folder of data sets that the request names: command line, then --config files, then the default."""
+    for content in (request.overrides, *(read_yaml(path, str(path)) for path in reversed(request.files))):
+        value = content.get("data_path")
+        value = value[0] if isinstance(value, list) and value else value
+        if value:
+            return Path(str(value)).expanduser()
+    return default_data_path()
+
+
+def known_datasets(folder: Path) -> list[str]:
+    """Names of the data sets with a configuration file in the tree or a folder of their own under `folder`."""
+    names = {path.stem for path in (CONFIGS / "dataset").glob("*.yaml")}
+    if folder.is_dir():
+        names |= {p.name for p in folder.iterdir() if (p / f"{p.name}.inter").is_file()}
+        names |= {p.name for p in folder.iterdir() if (p / "dataset.yaml").is_file()}
+    return sorted(names)
+
+
+def resolve(request: Request, model_settings: Mapping[str, type | None]) -> tuple[list[Config], list[str]]:
+    """Returns the settings of every run that a request stands for, and notes for the user.
+
+    Args:
+        request: what the command line asks for.
+        model_settings: for each model of the request, the dataclass of its own keys.
+
+    Raises:
+        UserError: with every mistake in files and command line.
+    """
+    folder = data_folder(request)
+    datasets = known_datasets(folder)
+    problems = [
+        f"unknown data set '{name}'{nearest(name, datasets)}; there are {', '.join(datasets)}, "
+        f"and any folder {folder / name} with {name}.inter"
+        for name in request.datasets
+        if name not in datasets
+    ]
+    if problems:
+        raise UserError(*problems)
+    runs: list[Config] = []
+    notes: list[str] = []
+    unknown_to_all: set[str] | None = None
+    known_words: set[str] = set()
+    for dataset, model in itertools.product(request.datasets, request.models):
+        resolver = _Resolver(model, model_settings[model], dataset)
+        files = [(CONFIGS / "overall.yaml", "overall.yaml")]
+        files += [(CONFIGS / "dataset" / f"{dataset}.yaml", f"dataset/{dataset}.yaml")]
+        files += [(folder / dataset / "dataset.yaml", str(folder / dataset / "dataset.yaml"))]
+        files += [(CONFIGS / "model" / f"{model}.yaml", f"model/{model}.yaml")]
+        for path, name in files:
+            if path.is_file():
+                resolver.layer(read_yaml(path, name), name)
+        for path in request.files:
+            resolver.layer(read_yaml(path, str(path)), str(path))
+        unknown = set(resolver.override(request.overrides))
+        unknown_to_all = unknown if unknown_to_all is None else unknown_to_all & unknown
+        known_words |= {*resolver.keys, *resolver.aliases, *FEATURE_FILE_ALIASES}
+        resolver.values["data_path"] = str(folder)
+        resolver.sources.setdefault("data_path", "default")
+        runs += resolver.combinations(request.grid, request.first_combination)
+        problems += [problem for problem in resolver.problems if problem not in problems]
+        notes += [note for note in resolver.notes if note not in notes]
+    for word in sorted(unknown_to_all or ()):
+        if word in WITHOUT_EFFECT:
+            notes.append(f"{COMMAND_LINE}: {word} has no effect here: {WITHOUT_EFFECT[word]}")
+        else:
+            problems.append(f"{COMMAND_LINE}: unknown key '--{word}'{nearest(word, known_words)}")
+    if not problems:
+        problems = list(dict.fromkeys(problem for run in runs for problem in _cross_checks(run)))
+    if problems:
+        raise UserError(*problems)
+    return runs, notes
+
+
+def _cross_checks(config: Config) -> list[str]:
+    """Rules that bind several keys at once."""
+    problems = []
+    if len(config["learning_rate_scheduler"]) != 2:
+        problems.append(f"learning_rate_scheduler: expected two numbers [g, s], got {config['learning_rate_scheduler']}")
+    known = [f"{metric}@{k}" for metric in config["metrics"] for k in config["topk"]]
+    if config["valid_metric"].lower() not in known:
+        problems.append(
+            f"valid_metric: expected one of metrics x topk ({', '.join(known)}), got '{config['valid_metric']}'"
+        )
+    clip = config["clip_grad_norm"]
+    if isinstance(clip, dict) and (set(clip) - {"max_norm", "norm_type"} or "max_norm" not in clip):
+        problems.append(f"clip_grad_norm: expected a number or {{max_norm: a, norm_type: p}}, got {clip}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config["device"]):
+        problems.append(f"device: expected auto, cpu, cuda or cuda:N, got '{config['device']}'")
+    return problems

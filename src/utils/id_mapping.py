@@ -1,0 +1,41 @@
+"""Original ids of users and items, where the data set's folder has mapping files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from utils.errors import UserError
+
+
+def original_ids(config: Mapping[str, Any], field: str, n: int) -> list[str]:
+    """Names of the ids 0..n-1 of `field`: from a mapping file if there is one, else the numbers themselves.
+
+    A mapping file is any `*mapping*.csv` or `.tsv` in the data set's folder with exactly two columns, one named `field`
+    (the number), as the published data sets have it (`u_id_mapping.csv`, `i_id_mapping.csv`).
+
+    Raises:
+        UserError: if such a file has no integer ids, or leaves out an id.
+    """
+    folder = Path(config["data_path"]) / config["dataset"]
+    files = [p for p in sorted(folder.glob("*mapping*")) if p.suffix in (".csv", ".tsv")] if folder.is_dir() else []
+    for path in files:
+        try:
+            table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+            raise UserError(f"{path.name}: cannot be read as a mapping file: {error}".splitlines()[0]) from None
+        if field not in table.columns or len(table.columns) != 2:
+            continue
+        names = next(column for column in table.columns if column != field)
+        numbers = pd.to_numeric(table[field], errors="coerce")
+        if numbers.isna().any():
+            raise UserError(f"{path.name}: column {field} holds {table[field][numbers.isna()].iloc[0]!r}, no integer")
+        by_number = dict(zip(numbers.astype(int), table[names], strict=True))
+        missing = [number for number in range(n) if number not in by_number]
+        if missing:
+            raise UserError(f"{path.name}: no row for {field} {missing[0]} ({len(missing):,} missing)")
+        return [by_number[number] for number in range(n)]
+    return [str(number) for number in range(n)]

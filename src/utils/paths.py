@@ -1,0 +1,24 @@
+"""Where things are: the configuration files that ship with the code, and the default folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent
+CONFIGS = SOURCE / "configs"
+MODELS = SOURCE / "models"
+DATA_VARIABLE = "MMR_DATA_PATH"
+
+# A checkout has pyproject.toml beside src/; an installed package has not, and then works in the current folder.
+PROJECT = SOURCE.parent if (SOURCE.parent / "pyproject.toml").is_file() else Path.cwd()
+
+
+def default_data_path() -> Path:
+    """The folder of data sets: $MMR_DATA_PATH, else data/ of the project."""
+    return Path(os.environ.get(DATA_VARIABLE) or PROJECT / "data")
+
+
+def default_cache_path() -> Path:
+    """The folder of derived graphs and reduced features."""
+    return PROJECT / ".cache"

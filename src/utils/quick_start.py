@@ -1,0 +1,190 @@
+"""One run from settings to results: the walk through the whole system, each piece once."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from common.abstract_recommender import GeneralRecommender
+from common.trainer import Diverged, Progress, Trainer, seed_everything
+from utils.config import Config
+from utils.dataloader import TrainLoader
+from utils.dataset import Dataset, load_dataset
+from utils.errors import UserError
+from utils.id_mapping import original_ids
+from utils.registry import model_class
+from utils.runs import RunFolder, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
+from utils.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its settings, what metrics.json holds, and its folder."""
+
+    config: Config
+    metrics: dict[str, Any]
+    folder: Path
+
+
+@dataclass
+class DatasetShelf:
+    """Keeps the data set read last, since the runs of a grid share it."""
+
+    key: str = ""
+    dataset: Dataset | None = None
+    spoken: set[str] = field(default_factory=set)
+
+    def get(self, config: Config, needs_features: bool) -> Dataset:
+        """The data set that `config` names, read if it is not the one at hand."""
+        wanted = {k: config[k] for k in _DATA_KEYS} | {"dataset": config.dataset, "features": needs_features}
+        key = json.dumps(wanted, sort_keys=True)
+        if self.dataset is None or key != self.key:
+            self.dataset, self.key = load_dataset(config, needs_features), key
+        return self.dataset
+
+
+_DATA_KEYS = (
+    "data_path", "cache_dir", "inter_file_name", "field_separator", "user_id_field", "item_id_field", "split_field",
+    "modalities", "filter_out_cold_start_users", "data_checks", "synthetic",
+)  # fmt: skip
+
+
+def pick_device(word: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for.
+
+    Raises:
+        UserError: if CUDA is asked for and not there.
+    """
+    if word == "cpu" or (word == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(f"device: '{word}' is asked for, but this PyTorch sees no CUDA device; use --device cpu")
+    device = torch.device("cuda:0" if word == "auto" else word)
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise UserError(f"device: there is no '{word}'; CUDA devices are 0 to {torch.cuda.device_count() - 1}")
+    return device
+
+
+def make_evaluator(
+    config: Config, dataset: Dataset, split: str, device: torch.device
+) -> TopKEvaluator:
+    """The evaluator of one split under the settings of a run."""
+    return TopKEvaluator(
+        dataset, split, config["metrics"], config["topk"], config["protocol"], config["eval_batch_size"], device
+    )
+
+
+def build_model(config: Config, dataset: Dataset, device: torch.device) -> GeneralRecommender:
+    """The seeded, untrained model of a run, on its device."""
+    seed_everything(config["seed"])
+    model: GeneralRecommender = model_class(config.model)(config, dataset)
+    return model.to(device)
+
+
+def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress, resume: bool = False) -> Result:
+    """Trains, picks the best epoch by validation, tests once from its checkpoint, and writes the run folder.
+
+    Raises:
+        UserError: if the data do not fit the settings or, on resuming, are not those of the run.
+    """
+    device = pick_device(config["device"])
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    torch.use_deterministic_algorithms(config["deterministic"] and device.type == "cuda", warn_only=True)
+    record = manifest(config, dataset, device)
+    if resume:
+        _same_data(folder, record)
+    folder.lock()
+    try:
+        start = time.perf_counter()
+        write_bytes(folder.file("config.yaml"), config.to_yaml().encode())
+        write_json(folder.file("manifest.json"), record)
+        model = build_model(config, dataset, device)
+        loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device)
+        trainer = Trainer(
+            config, model, loader, make_evaluator(config, dataset, "valid", device), folder, progress
+        )
+        if resume:
+            trainer.resume()
+        metrics: dict[str, Any] = {"status": "finished", "valid": None, "test": None, "best_epoch": None}
+        try:
+            trainer.fit()
+        except Diverged as error:
+            metrics |= {"status": "diverged", "error": str(error)}
+        state = trainer.state
+        metrics |= {"epochs": state.epoch, "valid_metric": trainer.valid_metric}
+        if metrics["status"] == "finished":
+            metrics["best_epoch"] = trainer.restore_best()
+            valid = trainer.evaluate(trainer.validator)
+            test = trainer.evaluate(make_evaluator(config, dataset, "test", device))
+            metrics |= {"valid": valid.means(), "test": test.means()}
+            if config["group_by"]:
+                metrics["groups"] = evaluate_groups(test, dataset, "test", config["group_by"])
+            _write_per_user(folder, valid, test)
+            if config["save_topk"]:
+                users = original_ids(config, config["user_id_field"], dataset.n_users)
+                items = original_ids(config, config["item_id_field"], dataset.n_items)
+                write_topk(
+                    folder.file("topk.tsv"),
+                    [users[user] for user in test.users],
+                    [[items[item] for item in row if item >= 0] for row in test.topk],
+                )
+        epochs = max(state.epoch, 1)
+        record |= {
+            "status": metrics["status"],
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "seconds": {
+                "train_per_epoch": state.train_seconds / epochs,
+                "evaluation": state.eval_seconds / max(state.epoch // trainer.eval_step, 1),
+                "last_session": time.perf_counter() - start,
+                "total": state.train_seconds + state.eval_seconds,
+            },
+            "peak_memory_bytes": peak_memory_bytes(device),
+        }
+        metrics["seconds"] = record["seconds"]["total"]
+        write_json(folder.file("manifest.json"), record)
+        write_json(folder.file("metrics.json"), metrics)
+        folder.file("last.pt").unlink(missing_ok=True)
+    finally:
+        folder.unlock()
+    return Result(config, metrics, folder.path)
+
+
+def oracle_metrics(config: Config, dataset: Dataset) -> dict[str, float] | None:
+    """Test metrics of the oracle of a generated data set, which ranks by the true probabilities; else None."""
+    truth = dataset.truth
+    if truth is None:
+        return None
+    evaluator = make_evaluator(config, dataset, "test", torch.device("cpu"))
+    return evaluator.evaluate(lambda users: torch.from_numpy(truth.scores(users.numpy()))).means()
+
+
+def _same_data(folder: RunFolder, record: dict[str, Any]) -> None:
+    try:
+        before = json.loads(folder.file("manifest.json").read_text())
+    except (OSError, ValueError):
+        return  # killed before anything was recorded
+    if before.get("hashes") != record["hashes"]:
+        raise UserError(f"{folder.path}: the data have changed since this run began; start it anew without --resume")
+    if before.get("versions", {}).get("code") != record["versions"]["code"]:
+        raise UserError(f"{folder.path}: the code has changed since this run began; start it anew without --resume")
+
+
+def _write_per_user(folder: RunFolder, valid: Evaluation, test: Evaluation) -> None:
+    tables = [
+        pd.DataFrame({"split": name, "user": part.users} | part.values)
+        for name, part in (("valid", valid), ("test", test))
+    ]
+    text = pd.concat(tables).to_csv(None, index=False, float_format=_number, lineterminator="\n")
+    write_bytes(folder.file("per_user.csv"), text.encode())
+
+
+def _number(value: float) -> str:
+    return np.format_float_positional(value, trim="-")

@@ -1,0 +1,96 @@
+"""Recommendations from the checkpoint of a finished run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.cli import config_of
+from utils.dataset import load_dataset
+from utils.errors import UserError
+from utils.id_mapping import original_ids
+from utils.quick_start import build_model, pick_device
+from utils.registry import model_class
+from utils.runs import read_torch, write_csv
+from utils.topk_evaluator import ranked_topk
+
+SHOWN_USERS = 20
+BLOCK = 1024
+
+
+def recommend(
+    folder: Path, users: list[int] | None, k: int, output: Path | None, data_path: str | None, device_word: str | None
+) -> int:
+    """Prints the k best items of users and writes them to a tab-separated file; training items are left out.
+
+    Args:
+        folder: a run folder with config.yaml and checkpoint.pt.
+        users: user ids; None: all users.
+        k: items per user.
+        output: file to write; None: recommendations.tsv in the run folder.
+        data_path: where the data set is now, if not where it was.
+        device_word: auto, cpu, cuda or cuda:N; None: as in the run.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        UserError: for a folder that is no run, other data than the run's, unknown users, or a k beyond the items.
+    """
+    config = config_of(folder)
+    changed = {"data_path": data_path or config["data_path"], "device": device_word or config["device"]}
+    config = replace(config, entries=config.entries | changed)
+    device = pick_device(config["device"])
+    checkpoint = read_torch(folder / "checkpoint.pt")
+    dataset = load_dataset(config, model_class(config.model).needs_features)
+    try:
+        trained_on = json.loads((folder / "manifest.json").read_text())["hashes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder}: no readable manifest.json, so the data cannot be checked") from None
+    if trained_on != dataset.fingerprint:
+        raise UserError(f"{folder}: '{config.dataset}' in {config['data_path']} is not the data that this run trained on")
+    wanted = list(range(dataset.n_users)) if users is None else users
+    outside = [user for user in wanted if not 0 <= user < dataset.n_users]
+    if outside:
+        raise UserError(f"--users: there is no user {outside[0]}; ids go from 0 to {dataset.n_users - 1}")
+    if k > dataset.n_items:
+        raise UserError(f"--k: {k} is more than the {dataset.n_items} items of '{config.dataset}'")
+    model = build_model(config, dataset, device)
+    try:
+        model.load_state_dict(checkpoint["model"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/checkpoint.pt: not of this model ({error})".splitlines()[0]) from None
+    seen = dataset.inter_matrix("csr")
+    user_names = original_ids(config, config["user_id_field"], dataset.n_users)
+    item_names = original_ids(config, config["item_id_field"], dataset.n_items)
+    rows = []
+    with model.scoring():
+        for begin in range(0, len(wanted), BLOCK):
+            block = np.asarray(wanted[begin : begin + BLOCK])
+            scores = model.full_sort_predict((torch.from_numpy(block).to(device),))
+            place, item = seen[block].nonzero()
+            scores[torch.from_numpy(place).long(), torch.from_numpy(item).long()] = -torch.inf
+            best, items = ranked_topk(scores, k)
+            for user, values, columns in zip(block, best.tolist(), items.tolist(), strict=True):
+                for rank, (value, column) in enumerate(zip(values, columns, strict=True), 1):
+                    if value > -np.inf:
+                        rows.append((user_names[user], rank, item_names[column], value))
+    shown = 0
+    for user in wanted[:SHOWN_USERS]:
+        mine = []
+        while shown < len(rows) and rows[shown][0] == user_names[user]:
+            mine.append(rows[shown][2])
+            shown += 1
+        print(f"user {user_names[user]}: {' '.join(mine)}")
+    if len(wanted) > SHOWN_USERS:
+        print(f"... and {len(wanted) - SHOWN_USERS:,} more users")
+    output = output or folder / "recommendations.tsv"
+    if not output.parent.is_dir():
+        raise UserError(f"--output: there is no folder {output.parent}")
+    write_csv(output, (dict(zip(("user", "rank", "item", "score"), row, strict=True)) for row in rows), "\t")
+    print(f"written to {output}")
+    return 0

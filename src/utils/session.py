@@ -1,0 +1,149 @@
+"""Several runs in a row: skip what is finished, show progress, end with tables."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.config import Config
+from utils.errors import UserError
+from utils.quick_start import DatasetShelf, Result, oracle_metrics, pick_device, run
+from utils.runs import RunFolder, identity, write_bytes, write_csv
+from utils.tables import Row, summarize, to_cells, to_markdown, to_records, to_text
+
+
+class Bar:
+    """A progress bar over the epochs of a run; on no terminal it writes a line now and then."""
+
+    def __init__(self, epochs: int, title: str, quiet: bool) -> None:
+        interval = 0.2 if sys.stderr.isatty() else 10.0
+        form = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(
+            total=epochs, desc=title, disable=quiet, mininterval=interval, bar_format=form, leave=False, dynamic_ncols=True
+        )
+        self.epochs, self.title = epochs, title
+
+    def __call__(self, epoch: int, share: float, shown: Mapping[str, float]) -> None:
+        """Moves to `epoch` plus `share` of the next."""
+        if shown:
+            self.bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items()}, refresh=False)
+            self.bar.set_description_str(f"{self.title} epoch {epoch}/{self.epochs}", refresh=False)
+        self.bar.update(epoch + share - self.bar.n)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resume: bool, quiet: bool) -> int:
+    """Runs every configuration, prints the tables, and returns the exit code: 1 if a run diverged.
+
+    Raises:
+        UserError: before anything runs, for a data set that is missing or wrong.
+    """
+    shelf = DatasetShelf()
+    check_all(configs, needs_features, shelf)
+    results: list[Result] = []
+    oracles: dict[str, dict[str, float]] = {}
+    for number, config in enumerate(configs, 1):
+        dataset = shelf.get(config, needs_features[config.model])
+        title = f"{config.model} on {config.dataset}, seed {config['seed']}"
+        varied = ", ".join(f"{axis} {config[axis]}" for axis in config.axes if axis != "seed")
+        head = f"[{number}/{len(configs)}] {title}" + (f", {varied}" if varied else "")
+        folder = RunFolder.latest(config) if resume else None
+        metrics = folder.metrics() if folder else None
+        if folder and metrics:
+            print(f"{head}: finished before, in {folder.path}")
+            results.append(Result(config, metrics, folder.path))
+        else:
+            going_on = folder is not None
+            folder = folder or RunFolder.new(config)
+            print(f"{head}: {'continues in' if going_on else 'in'} {folder.path}", flush=True)
+            with Bar(config["epochs"], title, quiet) as bar:
+                result = run(config, folder, dataset, bar, resume=going_on)
+            results.append(result)
+            print(f"  {_outcome(result)}", flush=True)
+        if config.dataset not in oracles and (oracle := oracle_metrics(config, dataset)):
+            oracles[config.dataset] = oracle
+    rows = summarize(results, oracles)
+    _report(configs, results, rows)
+    return 1 if any(result.metrics["status"] != "finished" for result in results) else 0
+
+
+def check_all(configs: Sequence[Config], needs_features: Mapping[str, bool], shelf: DatasetShelf) -> None:
+    """Reads every data set once before the first run, prints what is in it, and finds all mistakes at once."""
+    problems: list[str] = []
+    spoken: set[str] = set()
+    for config in reversed(configs):  # so that the first run's data set is the one kept
+        try:
+            pick_device(config["device"])
+            dataset = shelf.get(config, needs_features[config.model])
+            if max(config["topk"]) > dataset.n_items:
+                problems.append(
+                    f"topk: {max(config['topk'])} is more than the {dataset.n_items} items of '{config.dataset}'"
+                )
+        except UserError as error:
+            problems += error.problems
+            continue
+        for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in dataset.warnings)]:
+            if line not in spoken:
+                spoken.add(line)
+                print(line)
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+
+
+def _outcome(result: Result) -> str:
+    metrics = result.metrics
+    if metrics["status"] != "finished":
+        return f"diverged: {metrics['error']}; what was computed is in {result.folder}"
+    name = metrics["valid_metric"]
+    return (
+        f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: validation {name} {metrics['valid'][name]:.4f}, "
+        f"test {name} {metrics['test'][name]:.4f} ({metrics['seconds']:.1f} s)"
+    )
+
+
+def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence[Row]) -> None:
+    if not any(row.test for row in rows):
+        return
+    print()
+    if len(results) == 1:
+        _print_single(results[0])
+    cells = to_cells(rows)
+    print(to_text(cells))
+    if any(" *" in line[1] for line in cells):
+        print("* picked by validation among the combinations of its model")
+    if len(results) > 1:
+        words = "-".join(dict.fromkeys(config.model for config in configs))
+        sets = "-".join(dict.fromkeys(config.dataset for config in configs))
+        key = hashlib.sha256(" ".join(f"{identity(c)}s{c['seed']}" for c in configs).encode()).hexdigest()[:8]
+        folder = Path(configs[0]["output_dir"]).expanduser() / "comparisons" / f"{words[:60]}-{sets[:40]}-{key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(folder / "comparison.csv", to_records(rows))
+        write_bytes(folder / "comparison.md", to_markdown(cells).encode())
+        print(f"written to {folder}/comparison.csv and comparison.md")
+
+
+def _print_single(result: Result) -> None:
+    test = result.metrics["test"]
+    cutoffs = sorted({int(name.partition("@")[2]) for name in test})
+    names = list(dict.fromkeys(name.partition("@")[0] for name in test))
+    table = [["test", *(f"@{k}" for k in cutoffs)]]
+    table += [[name, *(f"{test[f'{name}@{k}']:.4f}" for k in cutoffs)] for name in names]
+    print(to_text(table) + "\n")
+    for grouping, groups in result.metrics.get("groups", {}).items():
+        shown = [m for m in ("recall@20", "ndcg@20") if any(m in g for g in groups.values())]
+        shown = shown or [m for m in next(iter(groups.values())) if "@" in m][:2]
+        table = [[grouping, "users", *shown]]
+        table += [
+            [name, f"{group['n_users']:,}", *(f"{group[m]:.4f}" if m in group else "" for m in shown)]
+            for name, group in groups.items()
+        ]
+        print(to_text(table) + "\n")

@@ -1,0 +1,196 @@
+"""Full-ranking evaluation: every item is ranked for every user of a split, in blocks of users.
+
+Two protocols. `mmrec` masks the training items of a user at validation and at test, as published numbers have it;
+`strict` masks the validation items at test too. Masked items are never recommended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from utils.dataset import Dataset
+from utils.errors import UserError
+from utils.metrics import METRICS
+
+Scorer = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of one split.
+
+    Attributes:
+        users: evaluated users [U], ascending.
+        values: metric name ("recall@20") to the value of each of these users, float64 [U].
+        topk: recommended items, best first, int64 [U, K]; -1 where fewer than K items were left to rank.
+        hits: whether each of them is relevant, bool [U, K].
+    """
+
+    users: NDArray[np.int64]
+    values: dict[str, NDArray[np.float64]]
+    topk: NDArray[np.int64]
+    hits: NDArray[np.bool_]
+
+    def means(self) -> dict[str, float]:
+        """The mean over users of each metric, in full precision."""
+        return {name: float(values.mean()) for name, values in self.values.items()}
+
+
+def ranked_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of each row, ties broken by the smaller column, whatever the device.
+
+    Args:
+        scores: [B, I], no NaN.
+        k: at most I.
+
+    Returns:
+        values [B, k] and columns [B, k], best first.
+    """
+    n_items = scores.shape[1]
+    values, columns = scores.topk(min(k + 1, n_items), dim=1)
+    columns, order = columns[:, :k].sort(dim=1)
+    best, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+    columns = columns.gather(1, order)
+    if k < n_items:
+        # A tie across the boundary: which of the equals topk took is undefined, so those rows are sorted in full.
+        tied = (values[:, k - 1] == values[:, k]) & torch.isfinite(values[:, k])
+        if tied.any():
+            full, by_rank = scores[tied].sort(dim=1, descending=True, stable=True)
+            best[tied], columns[tied] = full[:, :k], by_rank[:, :k]
+    return best, columns
+
+
+class TopKEvaluator:
+    """Ranks all items for the users of one split and measures the ranking.
+
+    Args:
+        dataset: its splits are used.
+        split: valid or test.
+        metrics: names of `METRICS`.
+        topk: cut-offs.
+        protocol: mmrec or strict.
+        batch_size: users per call of the scorer.
+        device: where scores are computed.
+
+    Raises:
+        UserError: if a cut-off is beyond the number of items.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        metrics: Sequence[str],
+        topk: Sequence[int],
+        protocol: str,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        if max(topk) > dataset.n_items:
+            raise UserError(f"topk: {max(topk)} is more than the {dataset.n_items} items of '{dataset.name}'")
+        self.metrics, self.topk = tuple(metrics), tuple(sorted(set(topk)))
+        self.batch_size, self.device, self.n_items = batch_size, device, dataset.n_items
+        truth = dataset.splits[split]
+        self.users, self.n_relevant = np.unique(truth.users, return_counts=True)
+        masked = ["train", "valid"] if protocol == "strict" and split == "test" else ["train"]
+        mask_keys = np.unique(
+            np.concatenate([dataset.splits[m].users * dataset.n_items + dataset.splits[m].items for m in masked])
+        )
+        row_of = np.full(dataset.n_users, -1)
+        row_of[self.users] = np.arange(len(self.users))
+        rows = row_of[mask_keys // dataset.n_items]
+        self._mask_rows = torch.from_numpy(rows[rows >= 0]).to(device)
+        self._mask_items = torch.from_numpy(mask_keys[rows >= 0] % dataset.n_items).to(device)
+        self._mask_start = np.searchsorted(rows[rows >= 0], np.arange(len(self.users) + 1))
+        self._relevant = torch.from_numpy(row_of[truth.users] * dataset.n_items + truth.items).to(device)
+
+    def evaluate(self, scorer: Scorer) -> Evaluation:
+        """Ranks with `scorer`, which maps user ids [B] to scores [B, I].
+
+        Raises:
+            FloatingPointError: if a score is NaN.
+        """
+        k = max(self.topk)
+        tops, hits = [], []
+        for begin in range(0, len(self.users), self.batch_size):
+            end = min(begin + self.batch_size, len(self.users))
+            scores = scorer(torch.from_numpy(self.users[begin:end]).to(self.device))
+            mask = slice(self._mask_start[begin], self._mask_start[end])
+            scores[self._mask_rows[mask] - begin, self._mask_items[mask]] = -torch.inf
+            best, items = ranked_topk(scores, k)
+            if best.isnan().any():
+                raise FloatingPointError("a score is NaN")
+            keys = items + self.n_items * torch.arange(begin, end, device=self.device)[:, None]
+            place = torch.searchsorted(self._relevant, keys).clamp_(max=len(self._relevant) - 1)
+            ranked = torch.isfinite(best)
+            hits.append(((self._relevant[place] == keys) & ranked).cpu().numpy())
+            tops.append(items.masked_fill(~ranked, -1).cpu().numpy())
+        return self.measure(np.concatenate(tops), np.concatenate(hits))
+
+    def measure(self, topk: NDArray[np.int64], hits: NDArray[np.bool_]) -> Evaluation:
+        """Computes every metric per user from the ranked lists."""
+        values = {}
+        for name in self.metrics:
+            table = METRICS[name](hits, self.n_relevant, self.topk)
+            values |= {f"{name}@{cutoff}": table[:, column] for column, cutoff in enumerate(self.topk)}
+        return Evaluation(self.users, values, topk, hits)
+
+
+def evaluate_groups(
+    evaluation: Evaluation, dataset: Dataset, split: str, group_by: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Results by group: grouping to group name to metric (and "n_users"), means over the group's users.
+
+    `user_activity`: four groups of users by number of training interactions, as equal in size as ties allow.
+    `item_popularity`: the relevant items are split into cold (no training interaction) and tail, middle and head, each
+    of these with a third of the training interactions; only recall is defined there, per user with such an item.
+    `signal` (generated data): users whose interests need all modalities read together, and the others.
+    """
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for grouping in group_by:
+        if grouping == "item_popularity":
+            results[grouping] = _by_popularity(evaluation, dataset, split)
+            continue
+        if grouping == "user_activity":
+            degree = np.bincount(dataset.train.users, minlength=dataset.n_users)[evaluation.users]
+            bounds = np.unique(np.quantile(degree, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
+            edges = [*bounds[:-1], bounds[-1] + 1] if len(bounds) > 1 else [bounds[0], bounds[0] + 1]
+            masks = {f"{a}-{b - 1} interactions": (degree >= a) & (degree < b) for a, b in zip(edges, edges[1:], strict=False)}
+        elif dataset.truth is not None:
+            joint = dataset.truth.joint_user[evaluation.users]
+            masks = {"modalities together": joint, "one modality": ~joint}
+        else:
+            raise UserError(f"group_by signal: '{dataset.name}' is not a generated data set")
+        results[grouping] = {
+            name: {"n_users": int(mask.sum())} | {m: float(v[mask].mean()) for m, v in evaluation.values.items()}
+            for name, mask in masks.items()
+            if mask.any()
+        }
+    return results
+
+
+def _by_popularity(evaluation: Evaluation, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:
+    degree = np.bincount(dataset.train.items, minlength=dataset.n_items)
+    order = np.argsort(degree, kind="stable")
+    share = np.empty(dataset.n_items)
+    share[order] = (np.cumsum(degree[order]) - degree[order] / 2) / degree.sum()
+    group = np.where(degree == 0, 0, 1 + np.minimum((share * 3).astype(int), 2))
+    truth = dataset.splits[split]
+    row = np.searchsorted(evaluation.users, truth.users)
+    cutoffs = sorted(int(name.partition("@")[2]) for name in evaluation.values if name.startswith("recall@"))
+    found = np.where(evaluation.hits, group[evaluation.topk], -1)
+    results: dict[str, dict[str, float]] = {}
+    for number, name in enumerate(("cold", "tail", "middle", "head")):
+        relevant = np.bincount(row[group[truth.items] == number], minlength=len(evaluation.users))
+        users = relevant > 0
+        if users.any():
+            hits = np.cumsum(found == number, axis=1)[users]
+            results[name] = {"n_users": int(users.sum()), "n_items": int((group == number).sum())}
+            results[name] |= {f"recall@{k}": float((hits[:, k - 1] / relevant[users]).mean()) for k in cutoffs}
+    return results
