@@ -45,26 +45,27 @@ class _ContrastiveCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, anchors: Tensor, others: Tensor, positives: Tensor, scale: Tensor) -> Tensor:
         n = len(anchors)
         loss = anchors.new_zeros(())
+        scaled = anchors * scale
         grad_a, grad_o = torch.empty_like(anchors), torch.zeros_like(others)
         grad_p, grad_s = torch.empty_like(positives), anchors.new_zeros(())
         for begin in range(0, n, _ContrastiveCrossEntropy.BLOCK):
             rows = slice(begin, min(begin + _ContrastiveCrossEntropy.BLOCK, n))
             here = torch.arange(rows.stop - begin, device=anchors.device)
-            raw = anchors[rows] @ others.T  # [b, B]
-            raw[here, here + begin] = positives[rows]
-            logits = raw * scale
+            logits = scaled[rows] @ others.T  # [b, B]
+            logits[here, here + begin] = positives[rows] * scale
             highest = logits.amax(dim=1)
             share = torch.softmax(logits, dim=1)
             # log sum exp, from the largest share: at least 1/B, so its logarithm is safe.
             log_sum = highest - share.amax(dim=1).log()
             loss += (log_sum - positives[rows] * scale).sum()
             share[here, here + begin] -= 1
-            grad_s += torch.dot(share.reshape(-1), raw.reshape(-1))
+            grad_s += torch.dot(share.reshape(-1), logits.reshape(-1)) / scale
             grad_p[rows] = share[here, here + begin] * scale
             share[here, here + begin] = 0
-            grad_a[rows] = (share @ others) * scale
-            grad_o.addmm_(share.T, anchors[rows])
-        ctx.save_for_backward(grad_a, grad_o.mul_(scale), grad_p, grad_s)
+            torch.mm(share, others, out=grad_a[rows])
+            grad_o.addmm_(share.T, scaled[rows])
+        grad_a.mul_(scale)
+        ctx.save_for_backward(grad_a, grad_o, grad_p, grad_s)
         ctx.n = n
         return loss / n
 

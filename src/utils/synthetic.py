@@ -4,21 +4,21 @@ Every item carries hidden signs (+1 or -1, independent and uniform), read off as
 
 - shared: visible in the features of every modality;
 - private: visible in one modality only;
-- joint: attribute c_j is the product over the modalities m of signs p_j^m, and p_j^m is visible in m only. Any
-  proper subset of the modalities is independent of c_j; all together tell it, but no linear function of the
-  concatenated features does. With one modality the product has one factor: a joint attribute is just private.
+- joint: attribute c_j is the product over the modalities m of signs p_j^m, and p_j^m is visible in m only.
+  All modalities together tell c_j, but fewer say nothing about it, nor does any linear function of all features
+  concatenated. With one modality the product has one factor: a joint attribute is then just private.
 
 A user cares about a few attributes k, and takes the next item, among those not taken yet, with probability
 
     p(i | u) = (1 - noise) * softmax_i(sum_k w_uk a_ik + log popularity_i) + noise * popularity_i
 
-"Joint users" care about joint attributes only, all others about shared and private ones only, so a model linear in
-the features learns nothing from them about joint users. `Truth.scores` is log p(i | u): in expectation no ranking
-of the items not taken yet is better.
+"Joint users" care about joint attributes only, all others about shared and private ones only, so a model
+linear in the features learns nothing from them about joint users. `Truth.scores` is log p(i | u): in
+expectation no ranking of the items not taken yet is better.
 
-What holds in the `demo` data set, by Recall@20 on the test items: popularity stays below a third of the oracle,
-and collaborative filtering lies well between the two; a linear model per user on the true attributes beats
-collaborative filtering; for joint users a linear model on one modality's features, or on all of them
+What holds in the `demo` data set, by Recall@20 on the test items: popularity stays below a third of the
+oracle, and collaborative filtering lies well between the two; a linear model per user on the true attributes
+beats collaborative filtering; for joint users a linear model on one modality's features, or on all of them
 concatenated, does not beat popularity, and one on the products of the modalities' signs does.
 
 All draws come from one PCG64 stream, the features last: the interactions are the same with and without them.
@@ -150,10 +150,15 @@ class SyntheticSpec:
 
 
 def _amazon_like(n_users: int, n_items: int, n_interactions: int) -> SyntheticSpec:
-    sizes = {"n_users": n_users, "n_items": n_items, "n_interactions": n_interactions}
-    attributes = {"n_shared": 8, "n_private": 6, "n_joint": 8}
     return SyntheticSpec(
-        **sizes, **attributes, feature_dims={"visual": 4096, "textual": 384}, popularity_exponent=0.5
+        n_users=n_users,
+        n_items=n_items,
+        n_interactions=n_interactions,
+        feature_dims={"visual": 4096, "textual": 384},
+        n_shared=8,
+        n_private=6,
+        n_joint=8,
+        popularity_exponent=0.5,
     )
 
 
@@ -343,26 +348,21 @@ def _draw_group(
 
     To them items of one sign pattern (a cell) differ in popularity alone: draw the cell, then the item.
     Independent draws whose repeats are dropped, and as many redrawn as are missing, are draws without
-    replacement. Who still misses items after MAX_ROUNDS gets those of largest log-probability plus Gumbel noise,
-    which has the same distribution.
+    replacement. Who still misses items after MAX_ROUNDS gets those of largest log-probability plus Gumbel
+    noise, which has the same distribution.
     """
     n_items, counts = len(truth.log_popularity), counts[users]
     bits = 1 << np.arange(len(interests))
-    pattern, cell = np.unique(
-        (truth.item_attributes[:, interests] > 0) @ bits, return_inverse=True
-    )  # [C], [I]
+    item_pattern = (truth.item_attributes[:, interests] > 0) @ bits  # [I]
+    pattern, cell = np.unique(item_pattern, return_inverse=True)  # [C], [I]
     by_cell = np.argsort(cell, kind="stable")
-    edges = np.searchsorted(
-        cell[by_cell], np.arange(len(pattern) + 1)
-    )  # [C + 1], where in by_cell a cell starts
-    below = np.concatenate([[0.0], np.cumsum(np.exp(truth.log_popularity[by_cell]))])  # [I + 1]
-    logits = truth.user_weights[users].astype(np.float64) @ np.where(
-        pattern & bits[:, None], 1.0, -1.0
-    )  # [B, C]
+    edges = np.searchsorted(cell[by_cell], np.arange(len(pattern) + 1))  # [C+1], each cell's start in by_cell
+    below = np.concatenate([[0.0], np.cumsum(np.exp(truth.log_popularity[by_cell]))])  # [I+1]
+    signs = np.where(pattern & bits[:, None], 1.0, -1.0)  # [k, C]
+    logits = truth.user_weights[users].astype(np.float64) @ signs  # [B, C]
     ladder = np.cumsum(np.exp(logits - logits.max(axis=1, keepdims=True)) * np.diff(below[edges]), axis=1)
-    ladder = (ladder / ladder[:, -1:] + np.arange(len(users))[:, None]).reshape(
-        -1
-    )  # ascending across users too
+    ladder /= ladder[:, -1:]  # ends at 1 exactly: the next user's part starts there
+    ladder = (ladder + np.arange(len(users))[:, None]).reshape(-1)  # [B*C], ascending across users too
 
     found, missing = np.empty(0, dtype=np.int64), counts
     for _ in range(MAX_ROUNDS):
@@ -381,7 +381,8 @@ def _draw_group(
     parts = [found]
     for late in np.flatnonzero(missing):
         keys = truth.log_probability(users[late : late + 1])[0] + rng.gumbel(size=n_items)
-        keys[found[found // n_items == late] % n_items] = -np.inf
+        taken = slice(*np.searchsorted(found, [late * n_items, (late + 1) * n_items]))
+        keys[found[taken] % n_items] = -np.inf
         parts.append(late * n_items + np.argpartition(-keys, missing[late] - 1)[: missing[late]])
     found = np.concatenate(parts)
     return users[found // n_items], found % n_items
@@ -391,10 +392,9 @@ def _last_item_occurs(items: np.ndarray, truth: Truth) -> tuple[np.ndarray, Trut
     """Swap the last item with the largest id that occurs, as readers take the number of items from that."""
     relabel = np.arange(len(truth.log_popularity))
     relabel[[items.max(), -1]] = relabel[[-1, items.max()]]
-    per_item = ("item_attributes", "joint_signs", "log_popularity")
-    return relabel[items], dataclasses.replace(
-        truth, **{name: getattr(truth, name)[relabel] for name in per_item}
-    )
+    names = ("item_attributes", "joint_signs", "log_popularity")
+    per_item = {name: getattr(truth, name)[relabel] for name in names}
+    return relabel[items], dataclasses.replace(truth, **per_item)
 
 
 def _split_labels(counts: np.ndarray) -> np.ndarray:

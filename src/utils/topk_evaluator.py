@@ -18,6 +18,8 @@ from utils.dataset import Dataset
 from utils.errors import UserError
 from utils.metrics import METRICS
 
+CPU_ROWS = 512  # users at a time on a CPU: larger score matrices leave its caches
+
 Scorer = Callable[[Tensor], Tensor]
 
 
@@ -118,8 +120,9 @@ class TopKEvaluator:
         """
         k = max(self.topk)
         tops, hits = [], []
-        for begin in range(0, len(self.users), self.batch_size):
-            end = min(begin + self.batch_size, len(self.users))
+        step = min(self.batch_size, CPU_ROWS) if self.device.type == "cpu" else self.batch_size
+        for begin in range(0, len(self.users), step):
+            end = min(begin + step, len(self.users))
             scores = scorer(torch.from_numpy(self.users[begin:end]).to(self.device))
             mask = slice(self._mask_start[begin], self._mask_start[end])
             scores[self._mask_rows[mask] - begin, self._mask_items[mask]] = -torch.inf

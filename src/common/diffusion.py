@@ -1,0 +1,116 @@
+"""Diffusion over embedding vectors: schedule, forward noising, estimates, reverse steps, conditional denoiser.
+
+Time runs from 1 to T; index t stands for alpha_bar_t = prod_{s<=t} (1 - beta_s), and alpha_bar_0 = 1.
+
+Source: Ho et al., DDPM (arXiv 2006.11239); Song et al., DDIM (arXiv 2010.02502); GTC (arXiv 2604.03014).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LinearSchedule(nn.Module):
+    """beta_t linear from `beta_first` to `beta_last` over t = 1..T.
+
+    Args:
+        n_steps: T >= 1.
+        beta_first, beta_last: in (0, 1).
+    """
+
+    beta: Tensor  # [T + 1], beta[0] = 0
+    alpha_bar: Tensor  # [T + 1], alpha_bar[0] = 1
+
+    def __init__(self, n_steps: int, beta_first: float, beta_last: float) -> None:
+        super().__init__()
+        self.n_steps = n_steps
+        beta = torch.cat([torch.zeros(1), torch.linspace(beta_first, beta_last, n_steps, dtype=torch.float64)])
+        self.register_buffer("beta", beta.float(), persistent=False)
+        self.register_buffer("alpha_bar", torch.cumprod(1 - beta, dim=0).float(), persistent=False)
+
+    def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) as columns [B, 1]."""
+        alpha_bar = self.alpha_bar[t][:, None]
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+    def add_noise(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, GTC Eq. (3); x0 and noise [B, D], t [B]."""
+        signal, spread = self._coefficients(t)
+        return signal * x0 + spread * noise
+
+    def estimate_start(self, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The posterior mean of x_0 (Tweedie): (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t), [B, D]."""
+        signal, spread = self._coefficients(t)
+        return (x_t - spread * noise) / signal
+
+    def ddim_step(self, x_t: Tensor, t: int, earlier: int, noise: Tensor) -> Tensor:
+        """The deterministic DDIM step from time t to `earlier` < t with the predicted noise."""
+        at = torch.full((len(x_t),), t, device=x_t.device)
+        return self.add_noise(self.estimate_start(x_t, at, noise), torch.full_like(at, earlier), noise)
+
+    def ddpm_step(self, x_t: Tensor, t: int, noise: Tensor, fresh: Tensor) -> Tensor:
+        """The ancestral step from t to t - 1, GTC Eq. (5), with sigma_t^2 = beta_t (1 - abar_{t-1}) / (1 - abar_t)."""
+        beta, now, before = self.beta[t], self.alpha_bar[t], self.alpha_bar[t - 1]
+        mean = (x_t - beta / (1 - now).sqrt() * noise) / (1 - beta).sqrt()
+        return mean + (beta * (1 - before) / (1 - now)).sqrt() * fresh
+
+
+def sinusoidal_embedding(n_steps: int, width: int) -> Tensor:
+    """sin and cos of t / 10000^(2k/width) for t = 0..T: [T + 1, width], width even."""
+    frequency = torch.exp(-math.log(10_000) * torch.arange(0, width, 2) / width)
+    angle = torch.arange(n_steps + 1)[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class ConditionalUNet(nn.Module):
+    """A small U-Net over vectors that predicts the noise in x_t given the time and a condition.
+
+    Down D -> w_1 -> ... -> w_k, up again with the skip of each level joined by concatenation, x_t itself joined last. The
+    condition enters at the first level, the time (a projected sinusoidal embedding) at every level on the way down.
+
+    Args:
+        width: D of x and of the condition.
+        levels: w_1..w_k.
+        n_steps: T of the schedule.
+        time_width: of the sinusoidal embedding, even.
+    """
+
+    times: Tensor  # [T + 1, time_width]
+
+    def __init__(self, width: int, levels: Sequence[int], n_steps: int, time_width: int = 64) -> None:
+        super().__init__()
+        sizes = [width, *levels]
+        self.levels = list(levels)
+        self.down = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.condition = nn.Linear(width, levels[0], bias=False)
+        self.time = nn.Linear(time_width, sum(levels), bias=False)
+        self.up = nn.ModuleList()
+        inside = levels[-1]
+        for skip in reversed(sizes[:-1]):
+            self.up.append(nn.Linear(inside, skip))
+            inside = 2 * skip
+        self.out = nn.Linear(inside, width)
+        self.register_buffer("times", sinusoidal_embedding(n_steps, time_width), persistent=False)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """The predicted noise [B, D] for x_t [B, D], t [B] in 1..T and condition [B, D]."""
+        # Projecting the table of times costs less than projecting every row's time.
+        shifts = F.embedding(t, self.time(self.times)).split(self.levels, dim=1)
+        skips = [x]
+        hidden = x
+        for level, (layer, shift) in enumerate(zip(self.down, shifts, strict=True)):
+            hidden = layer(hidden) + shift
+            if level == 0:
+                hidden = hidden + self.condition(condition)
+            hidden = F.silu(hidden)
+            skips.append(hidden)
+        skips.pop()
+        for layer in self.up:
+            hidden = torch.cat([F.silu(layer(hidden)), skips.pop()], dim=1)
+        result: Tensor = self.out(hidden)
+        return result
