@@ -29,7 +29,9 @@ class LinearSchedule(nn.Module):
     def __init__(self, n_steps: int, beta_first: float, beta_last: float) -> None:
         super().__init__()
         self.n_steps = n_steps
-        beta = torch.cat([torch.zeros(1), torch.linspace(beta_first, beta_last, n_steps, dtype=torch.float64)])
+        beta = torch.cat(
+            [torch.zeros(1), torch.linspace(beta_first, beta_last, n_steps, dtype=torch.float64)]
+        )
         self.register_buffer("beta", beta.float(), persistent=False)
         self.register_buffer("alpha_bar", torch.cumprod(1 - beta, dim=0).float(), persistent=False)
 

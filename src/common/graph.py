@@ -79,7 +79,12 @@ class SparseSymmetric(nn.Module):
         weights = self.weights.to(x.dtype)
         if x.device.type == "cpu":
             return F.embedding_bag(
-                self.columns, x, self.offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+                self.columns,
+                x,
+                self.offsets,
+                mode="sum",
+                per_sample_weights=weights,
+                include_last_offset=True,
             )
         n = len(self.offsets) - 1
         csr = torch.sparse_csr_tensor(self.offsets, self.columns, weights, (n, n), check_invariants=False)

@@ -98,9 +98,7 @@ def info_nce(first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
     return (forward + contrastive_cross_entropy(second, first, positives, scale)) / 2
 
 
-def total_correlation(
-    views: list[Tensor], scale: Tensor, generator: torch.Generator | None = None
-) -> Tensor:
+def total_correlation(views: list[Tensor], scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Contrastive lower bound of the total correlation of M views, GTC Eqs. (6)-(9).
 
     With unit rows z^m and the multilinear product <z^1, ..., z^M> = sum_k prod_m z^m_k, view m anchors: the positive of
@@ -137,5 +135,7 @@ def total_correlation(
             permuted = shuffled if permuted is None else permuted * shuffled
         assert joined is not None
         assert permuted is not None
-        loss = loss + contrastive_cross_entropy(unit[anchor], permuted, (unit[anchor] * joined).sum(dim=1), scale)
+        loss = loss + contrastive_cross_entropy(
+            unit[anchor], permuted, (unit[anchor] * joined).sum(dim=1), scale
+        )
     return loss / n_views

@@ -128,7 +128,9 @@ class Trainer:
         self.valid_metric = config["valid_metric"].lower()
         self.optimizer = make_optimizer(config, model)
         gamma, period = config["learning_rate_scheduler"]
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda epoch: gamma ** (epoch / period))
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda epoch: gamma ** (epoch / period)
+        )
         self.state = _State(stopping=EarlyStopping(config["stopping_step"], config["valid_decimals"]))
         self.eval_step = min(config["eval_step"], config["epochs"])
 
@@ -196,7 +198,10 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         means = self.evaluate(self.validator).means()
         if self.state.stopping.update(means[self.valid_metric], self.state.epoch + 1):
-            write_torch(self.folder.file("checkpoint.pt"), {"epoch": self.state.epoch + 1, "model": self.model.state_dict()})
+            write_torch(
+                self.folder.file("checkpoint.pt"),
+                {"epoch": self.state.epoch + 1, "model": self.model.state_dict()},
+            )
         return {f"valid_{name}": value for name, value in means.items()}
 
     def evaluate(self, evaluator: TopKEvaluator) -> Evaluation:

@@ -42,7 +42,9 @@ class GTCConfig:
     """Keys of GTC; values in configs/model/GTC.yaml."""
 
     embedding_size: int = setting("width D of the embeddings", low=2)
-    n_ui_layers: int = setting("depth of the propagation over the user-item graph", low=0, alias=("n_layers",))
+    n_ui_layers: int = setting(
+        "depth of the propagation over the user-item graph", low=0, alias=("n_layers",)
+    )
     feature_rank: int = setting("principal components kept of a modality's features; 0: all features", low=0)
     noise_steps: int = setting("length T of the diffusion", low=1)
     beta_first: float = setting("noise variance of the first step", above=0, high=0.999)
@@ -51,12 +53,17 @@ class GTCConfig:
     detach_condition: bool = setting("no gradient from the denoiser into the interaction embedding")
     diff_weight: float = setting("weight of the denoising loss", low=0)
     tc_weight: float = setting("weight of the total correlation loss", low=0)
-    tc_nodes: str = setting("nodes of the batch that are aligned: users, positive items", choices=("items", "users", "both"))
+    tc_nodes: str = setting(
+        "nodes of the batch that are aligned: users, positive items", choices=("items", "users", "both")
+    )
     temperature: float = setting("initial temperature of the total correlation's logits", above=0)
     fusion_temperature: float = setting("initial temperature of the gate", above=0)
+    gate_bias: float = setting("initial bias of the gate; below 0 the content starts nearly left out")
     generation: str = setting("how content is generated at evaluation", choices=("one_step", "ddim", "ddpm"))
     generation_start: float = setting(
-        "time at which generation starts, as a share of T; 1 starts from pure noise unless one_step", above=0, high=1
+        "time at which generation starts, as a share of T; 1 starts from pure noise unless one_step",
+        above=0,
+        high=1,
     )
     generation_steps: int = setting("steps of ddim", low=1)
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
@@ -86,6 +93,7 @@ class GTC(GeneralRecommender):
             )
         self.log_scale = nn.Parameter(torch.tensor(1 / options.temperature).log())
         self.log_fusion_temperature = nn.Parameter(torch.tensor(options.fusion_temperature).log())
+        self.gate_bias = nn.Parameter(torch.tensor(options.gate_bias))
 
     def encode(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Propagated interaction embeddings H^id [N, D] and content embeddings H^m [N, D] by modality (Eq. 2)."""
@@ -107,7 +115,10 @@ class GTC(GeneralRecommender):
         product = torch.stack(list(content.values())).prod(dim=0)
         joined = F.normalize(product, dim=1) * interaction.norm(dim=1, keepdim=True)
         similarity = (F.normalize(interaction, dim=1) * F.normalize(product, dim=1)).sum(dim=1, keepdim=True)
-        return interaction + torch.sigmoid(similarity / self.log_fusion_temperature.exp()) * joined
+        return (
+            interaction
+            + torch.sigmoid(similarity / self.log_fusion_temperature.exp() + self.gate_bias) * joined
+        )
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
         options = self.options
@@ -209,7 +220,8 @@ class GTC(GeneralRecommender):
         """Interaction and generated content embeddings of all nodes: users [U, D], items [I, D] by modality."""
         interaction, generated = self._all_nodes()
         return {
-            name: (x[: self.n_users], x[self.n_users :]) for name, x in {"id": interaction, **generated}.items()
+            name: (x[: self.n_users], x[self.n_users :])
+            for name, x in {"id": interaction, **generated}.items()
         }
 
 

@@ -128,7 +128,9 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         command = arguments.pop(0)
         if command not in commands:
-            raise UserError(f"unknown command '{command}'{nearest(command, commands)}; there are {', '.join(commands)}")
+            raise UserError(
+                f"unknown command '{command}'{nearest(command, commands)}; there are {', '.join(commands)}"
+            )
         return commands[command](arguments)
     return _train(arguments)
 
@@ -196,7 +198,13 @@ def _request(words: Words) -> Request:
 
 def _with_unknown(problems: list[str], words: Words, overrides: dict[str, Any]) -> list[str]:
     """A valueless option is most often a misspelt flag: says so."""
-    known = [*FLAGS, *(name for settings in SETTINGS for name in keys_of(settings)), "model", "dataset", "config"]
+    known = [
+        *FLAGS,
+        *(name for settings in SETTINGS for name in keys_of(settings)),
+        "model",
+        "dataset",
+        "config",
+    ]
     return [
         f"unknown option {problem.split(':')[0]}{nearest(name, known)}"
         if (name := problem.split(":")[0][2:]) not in known and nearest(name, FLAGS)
@@ -255,7 +263,9 @@ def _recommend(arguments: list[str]) -> int:
     folder = Path(arguments[0]).expanduser()
     words = take_apart(arguments[1:])
     known = ("users", "k", "output", "data_path", "device")
-    problems = [f"recommend: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known]
+    problems = [
+        f"recommend: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known
+    ]
     problems += [f"recommend: --{flag} has no meaning here" for flag in words.flags]
     users = [_integer("users", word) for word in words.options.get("users", [])]
     k = _integer("k", words.one("k", "20") or "")
@@ -270,7 +280,12 @@ def _recommend(arguments: list[str]) -> int:
 
     output = words.one("output")
     return recommend(
-        folder, users or None, k, Path(output).expanduser() if output else None, words.one("data_path"), words.one("device")
+        folder,
+        users or None,
+        k,
+        Path(output).expanduser() if output else None,
+        words.one("data_path"),
+        words.one("device"),
     )
 
 
@@ -287,7 +302,9 @@ def _generate(arguments: list[str]) -> int:
     from utils.synthetic import SIZES, SyntheticSpec, generate, write
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--KEY VALUE ...]\nkeys:")
+        print(
+            "usage: main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--KEY VALUE ...]\nkeys:"
+        )
         for entry in dataclasses.fields(SyntheticSpec):
             print(f"  --{entry.name}")
         print(SyntheticSpec.__doc__)
@@ -302,7 +319,9 @@ def _generate(arguments: list[str]) -> int:
         raise UserError(*(f"generate: unknown option --{n}{nearest(n, known)}" for n in unknown))
     size = words.one("size", "demo") or ""
     if size not in SIZES:
-        raise UserError(f"generate: unknown size '{size}'{nearest(size, SIZES)}; there are {', '.join(SIZES)}")
+        raise UserError(
+            f"generate: unknown size '{size}'{nearest(size, SIZES)}; there are {', '.join(SIZES)}"
+        )
     values = {n: parse_yaml(words.one(n) or "", f"--{n}") for n in words.options if n in fields}
     try:
         spec = dataclasses.replace(SIZES[size], **values)
@@ -317,7 +336,9 @@ def _generate(arguments: list[str]) -> int:
     except OSError as error:
         raise UserError(f"generate: {folder}: cannot be written ({error.strerror})") from None
     print(f"{folder}: {spec.n_users:,} users, {spec.n_items:,} items, {spec.n_interactions:,} interactions")
-    print(f"written in {time.perf_counter() - start:.1f} s; train on it with -d {name} --data_path {folder.parent}")
+    print(
+        f"written in {time.perf_counter() - start:.1f} s; train on it with -d {name} --data_path {folder.parent}"
+    )
     return 0
 
 

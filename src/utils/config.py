@@ -52,11 +52,13 @@ def parse_yaml(text: str, name: str) -> Any:
         UserError: naming the place and the line, if the text is not YAML.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        raise UserError(
+            f"{name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
+        ) from None
 
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:
@@ -124,7 +126,9 @@ class Config(Mapping[str, Any]):
         """The resolved settings, one a line, with the place each came from as a comment."""
         lines = [f"model: {self.model}", f"dataset: {self.dataset}"]
         for key, value in self.entries.items():
-            text = yaml.safe_dump({key: value}, default_flow_style=None, width=10**6, sort_keys=False).rstrip()
+            text = yaml.safe_dump(
+                {key: value}, default_flow_style=None, width=10**6, sort_keys=False
+            ).rstrip()
             if "\n" in text:
                 text = yaml.safe_dump({key: value}, default_flow_style=True, width=10**6, sort_keys=False)
                 text = text.strip()[1:-1]
@@ -357,7 +361,9 @@ def _cross_checks(config: Config) -> list[str]:
     """Rules that bind several keys at once."""
     problems = []
     if len(config["learning_rate_scheduler"]) != 2:
-        problems.append(f"learning_rate_scheduler: expected two numbers [g, s], got {config['learning_rate_scheduler']}")
+        problems.append(
+            f"learning_rate_scheduler: expected two numbers [g, s], got {config['learning_rate_scheduler']}"
+        )
     known = [f"{metric}@{k}" for metric in config["metrics"] for k in config["topk"]]
     if config["valid_metric"].lower() not in known:
         problems.append(

@@ -11,6 +11,8 @@ from torch import Tensor
 from utils.dataset import Dataset
 from utils.errors import UserError
 
+STREAM = 1
+
 
 class TrainLoader:
     """Batches of one epoch after the other.
@@ -30,13 +32,17 @@ class TrainLoader:
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int, device: torch.device) -> None:
         self.batch_size, self.device = batch_size, device
-        self.generator = torch.Generator().manual_seed(seed)
+        # A stream apart from the one that initialises the model, which is seeded with the bare seed.
+        (own_seed,) = np.random.SeedSequence([seed, STREAM]).generate_state(1, np.uint64)
+        self.generator = torch.Generator().manual_seed(int(own_seed) >> 1)
         users, items = dataset.train.users, dataset.train.items
         pool = np.unique(items)
         degree = np.bincount(users, minlength=dataset.n_users)
         sampled = degree[users] < len(pool)
         if not sampled.any():
-            raise UserError("every user has interacted with every training item: there is nothing to rank them against")
+            raise UserError(
+                "every user has interacted with every training item: there is nothing to rank them against"
+            )
         self.n_saturated_users = int((degree == len(pool)).sum())
         # Rank r of a user's complement is pool[r + k], k the number of own items with (place in pool - order) <= r.
         # Sorted within users, the keys user * P + place - order are sorted as a whole: one search serves a batch.
@@ -62,7 +68,9 @@ class TrainLoader:
         draw = torch.rand(len(users), generator=self.generator, dtype=torch.float64)
         free = self._free[users]
         rank = torch.minimum((draw * free).long(), free - 1)
-        skipped = torch.searchsorted(self._keys, users * len(self._pool) + rank, right=True) - self._start[users]
+        skipped = (
+            torch.searchsorted(self._keys, users * len(self._pool) + rank, right=True) - self._start[users]
+        )
         return self._pool[rank + skipped]
 
     def epoch(self) -> Iterator[Tensor]:

@@ -23,7 +23,12 @@ BLOCK = 1024
 
 
 def recommend(
-    folder: Path, users: list[int] | None, k: int, output: Path | None, data_path: str | None, device_word: str | None
+    folder: Path,
+    users: list[int] | None,
+    k: int,
+    output: Path | None,
+    data_path: str | None,
+    device_word: str | None,
 ) -> int:
     """Prints the k best items of users and writes them to a tab-separated file; training items are left out.
 
@@ -52,7 +57,9 @@ def recommend(
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder}: no readable manifest.json, so the data cannot be checked") from None
     if trained_on != dataset.fingerprint:
-        raise UserError(f"{folder}: '{config.dataset}' in {config['data_path']} is not the data that this run trained on")
+        raise UserError(
+            f"{folder}: '{config.dataset}' in {config['data_path']} is not the data that this run trained on"
+        )
     wanted = list(range(dataset.n_users)) if users is None else users
     outside = [user for user in wanted if not 0 <= user < dataset.n_users]
     if outside:

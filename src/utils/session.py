@@ -23,7 +23,13 @@ class Bar:
         interval = 0.2 if sys.stderr.isatty() else 10.0
         form = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
         self.bar = tqdm(
-            total=epochs, desc=title, disable=quiet, mininterval=interval, bar_format=form, leave=False, dynamic_ncols=True
+            total=epochs,
+            desc=title,
+            disable=quiet,
+            mininterval=interval,
+            bar_format=form,
+            leave=False,
+            dynamic_ncols=True,
         )
         self.epochs, self.title = epochs, title
 
@@ -124,7 +130,9 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
         words = "-".join(dict.fromkeys(config.model for config in configs))
         sets = "-".join(dict.fromkeys(config.dataset for config in configs))
         key = hashlib.sha256(" ".join(f"{identity(c)}s{c['seed']}" for c in configs).encode()).hexdigest()[:8]
-        folder = Path(configs[0]["output_dir"]).expanduser() / "comparisons" / f"{words[:60]}-{sets[:40]}-{key}"
+        folder = (
+            Path(configs[0]["output_dir"]).expanduser() / "comparisons" / f"{words[:60]}-{sets[:40]}-{key}"
+        )
         folder.mkdir(parents=True, exist_ok=True)
         write_csv(folder / "comparison.csv", to_records(rows))
         write_bytes(folder / "comparison.md", to_markdown(cells).encode())

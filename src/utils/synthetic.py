@@ -5,7 +5,7 @@ Every item carries hidden signs (+1 or -1, independent and uniform), read off as
 - shared: visible in the features of every modality;
 - private: visible in one modality only;
 - joint: attribute c_j is the product over the modalities m of signs p_j^m, and p_j^m is visible in m only.
-  All modalities together tell c_j, but fewer say nothing about it, nor does any linear function of all features
+  All modalities together tell c_j; fewer say nothing about it, nor does a linear function of all features
   concatenated. With one modality the product has one factor: a joint attribute is then just private.
 
 A user cares about a few attributes k, and takes the next item, among those not taken yet, with probability
@@ -109,8 +109,9 @@ class SyntheticSpec:
             raise ValueError("SyntheticSpec: " + "; ".join(wrong))
 
     def _out_of_range(self) -> list[str]:
+        dims = self.feature_dims if isinstance(self.feature_dims, Mapping) else {}
         whole = [(name, getattr(self, name), low) for name, low in WHOLE.items()]
-        whole += [(f"feature_dims[{name!r}]", dim, 1) for name, dim in self.feature_dims.items()]
+        whole += [(f"feature_dims[{name!r}]", dim, 1) for name, dim in dims.items()]
         wrong = [
             f"{name} is {value!r}, expected a whole number, at least {low}"
             for name, value, low in whole
@@ -120,9 +121,9 @@ class SyntheticSpec:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= high:
                 wrong.append(f"{name} is {value!r}, expected a number, 0 to {high}")
-        names = list(self.feature_dims)
-        if not names:
-            wrong.append("feature_dims is empty, expected at least one modality")
+        if not dims:
+            wrong.append(f"feature_dims is {self.feature_dims!r}, expected a size for at least one modality")
+        names = [str(name) for name in dims]
         wrong += [
             f"modality {name!r} names a file, expected a letter, then letters, digits or _"
             for name in names
