@@ -7,6 +7,7 @@ Source: Ho et al., DDPM (arXiv 2006.11239); Song et al., DDIM (arXiv 2010.02502)
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -29,9 +30,7 @@ class LinearSchedule(nn.Module):
     def __init__(self, n_steps: int, beta_first: float, beta_last: float) -> None:
         super().__init__()
         self.n_steps = n_steps
-        beta = torch.cat(
-            [torch.zeros(1), torch.linspace(beta_first, beta_last, n_steps, dtype=torch.float64)]
-        )
+        beta = torch.cat([torch.zeros(1), torch.linspace(beta_first, beta_last, n_steps, dtype=torch.float64)])
         self.register_buffer("beta", beta.float(), persistent=False)
         self.register_buffer("alpha_bar", torch.cumprod(1 - beta, dim=0).float(), persistent=False)
 
@@ -88,7 +87,7 @@ class ConditionalUNet(nn.Module):
         super().__init__()
         sizes = [width, *levels]
         self.levels = list(levels)
-        self.down = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.down = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.condition = nn.Linear(width, levels[0], bias=False)
         self.time = nn.Linear(time_width, sum(levels), bias=False)
         self.up = nn.ModuleList()

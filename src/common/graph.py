@@ -38,9 +38,7 @@ def normalized_interaction_graph(dataset: Dataset) -> SparseSymmetric:
 
     def build() -> dict[str, NDArray[np.generic]]:
         train = dataset.train
-        matrix = normalize_symmetric(
-            bipartite_adjacency(train.users, train.items, dataset.n_users, dataset.n_items)
-        )
+        matrix = normalize_symmetric(bipartite_adjacency(train.users, train.items, dataset.n_users, dataset.n_items))
         matrix.sort_indices()
         return {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data.astype(np.float32)}
 
@@ -92,14 +90,14 @@ class SparseSymmetric(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A x for x [N, D], differentiable in x."""
-        return _Product.apply(x, self)  # type: ignore[no-any-return]
+        return _Product.apply(x, self)
 
     def propagate_mean(self, x: Tensor, n_layers: int) -> Tensor:
         """1/(L+1) sum_{l=0..L} A^l x for x [N, D]: LightGCN's readout, differentiable in x.
 
         The operator is a polynomial of a symmetric matrix, so it is its own backward and no layer is stored.
         """
-        return _PropagateMean.apply(x, self, n_layers) if n_layers else x  # type: ignore[no-any-return]
+        return _PropagateMean.apply(x, self, n_layers) if n_layers else x
 
 
 class _Product(torch.autograd.Function):
@@ -109,7 +107,7 @@ class _Product(torch.autograd.Function):
         return matrix.product(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.matrix.product(gradient.contiguous()), None
 
 
@@ -120,7 +118,7 @@ class _PropagateMean(torch.autograd.Function):
         return _mean_of_layers(x, matrix, n_layers)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return _mean_of_layers(gradient.contiguous(), ctx.matrix, ctx.n_layers), None, None
 
 

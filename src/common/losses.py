@@ -70,7 +70,7 @@ class _ContrastiveCrossEntropy(torch.autograd.Function):
         return loss / n
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return tuple(part * (gradient / ctx.n) for part in ctx.saved_tensors)
 
 
@@ -82,7 +82,7 @@ def contrastive_cross_entropy(anchors: Tensor, others: Tensor, positives: Tensor
         positives: [B].
         scale: a scalar tensor.
     """
-    return _ContrastiveCrossEntropy.apply(anchors, others, positives, scale)  # type: ignore[no-any-return]
+    return _ContrastiveCrossEntropy.apply(anchors, others, positives, scale)
 
 
 def info_nce(first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
@@ -135,7 +135,5 @@ def total_correlation(views: list[Tensor], scale: Tensor, generator: torch.Gener
             permuted = shuffled if permuted is None else permuted * shuffled
         assert joined is not None
         assert permuted is not None
-        loss = loss + contrastive_cross_entropy(
-            unit[anchor], permuted, (unit[anchor] * joined).sum(dim=1), scale
-        )
+        loss = loss + contrastive_cross_entropy(unit[anchor], permuted, (unit[anchor] * joined).sum(dim=1), scale)
     return loss / n_views

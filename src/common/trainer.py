@@ -56,7 +56,7 @@ def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimi
     options: dict[str, Any] = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
     if config["learner"] in ("adam", "adamw", "sgd"):
         options["fused"] = True  # one pass over a table instead of ten
-    return kinds[config["learner"]](model.parameters(), **options)  # type: ignore[no-any-return]
+    return kinds[config["learner"]](model.parameters(), **options)
 
 
 @dataclass
@@ -128,9 +128,7 @@ class Trainer:
         self.valid_metric = config["valid_metric"].lower()
         self.optimizer = make_optimizer(config, model)
         gamma, period = config["learning_rate_scheduler"]
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda epoch: gamma ** (epoch / period)
-        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda epoch: gamma ** (epoch / period))
         self.state = _State(stopping=EarlyStopping(config["stopping_step"], config["valid_decimals"]))
         self.eval_step = min(config["eval_step"], config["epochs"])
 
@@ -191,9 +189,8 @@ class Trainer:
         bad = ~torch.isfinite(values)
         if bad.any():
             step, term = (int(index) for index in bad.nonzero()[0])
-            raise Diverged(
-                f"epoch {self.state.epoch + 1}, step {first_step + step + 1}: loss term '{names[term]}' is {values[step, term]}"
-            )
+            where = f"epoch {self.state.epoch + 1}, step {first_step + step + 1}"
+            raise Diverged(f"{where}: loss term '{names[term]}' is {values[step, term]}")
 
     def _validate(self) -> dict[str, float]:
         means = self.evaluate(self.validator).means()

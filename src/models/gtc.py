@@ -42,9 +42,7 @@ class GTCConfig:
     """Keys of GTC; values in configs/model/GTC.yaml."""
 
     embedding_size: int = setting("width D of the embeddings", low=2)
-    n_ui_layers: int = setting(
-        "depth of the propagation over the user-item graph", low=0, alias=("n_layers",)
-    )
+    n_ui_layers: int = setting("depth of the propagation over the user-item graph", low=0, alias=("n_layers",))
     feature_rank: int = setting("principal components kept of a modality's features; 0: all features", low=0)
     noise_steps: int = setting("length T of the diffusion", low=1)
     beta_first: float = setting("noise variance of the first step", above=0, high=0.999)
@@ -115,10 +113,7 @@ class GTC(GeneralRecommender):
         product = torch.stack(list(content.values())).prod(dim=0)
         joined = F.normalize(product, dim=1) * interaction.norm(dim=1, keepdim=True)
         similarity = (F.normalize(interaction, dim=1) * F.normalize(product, dim=1)).sum(dim=1, keepdim=True)
-        return (
-            interaction
-            + torch.sigmoid(similarity / self.log_fusion_temperature.exp() + self.gate_bias) * joined
-        )
+        return interaction + torch.sigmoid(similarity / self.log_fusion_temperature.exp() + self.gate_bias) * joined
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
         options = self.options
@@ -219,10 +214,7 @@ class GTC(GeneralRecommender):
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Interaction and generated content embeddings of all nodes: users [U, D], items [I, D] by modality."""
         interaction, generated = self._all_nodes()
-        return {
-            name: (x[: self.n_users], x[self.n_users :])
-            for name, x in {"id": interaction, **generated}.items()
-        }
+        return {name: (x[: self.n_users], x[self.n_users :]) for name, x in {"id": interaction, **generated}.items()}
 
 
 def unit_rows(x: Tensor) -> Tensor:

@@ -51,9 +51,7 @@ class LightGCN(GeneralRecommender):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         ego = torch.cat([self.user_embedding, self.item_embedding])  # [N, D]
-        users, items = self.graph.propagate_mean(ego, self.options.n_ui_layers).split(
-            [self.n_users, self.n_items]
-        )
+        users, items = self.graph.propagate_mean(ego, self.options.n_ui_layers).split([self.n_users, self.n_items])
         return users, items
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:

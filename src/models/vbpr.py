@@ -60,9 +60,7 @@ class VBPR(GeneralRecommender):
             ids = F.embedding(items, self.item_embedding)
         # One product per modality with its part of W: the joined features would be a second copy of them all.
         weights = self.projection.weight.split([features.shape[1] for features in raw], dim=1)
-        content = self.projection.bias + sum(
-            features @ weight.T for features, weight in zip(raw, weights, strict=True)
-        )
+        content = self.projection.bias + sum(features @ weight.T for features, weight in zip(raw, weights, strict=True))
         return torch.cat([ids, content], dim=1)
 
     def forward(self) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -98,10 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 1 for a failed run, 2 for a mistake in what was given."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     before = signal.getsignal(signal.SIGTERM)
-    try:
+    with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
         signal.signal(signal.SIGTERM, _terminate)
-    except ValueError:
-        pass  # not in the main thread: the caller handles signals
     try:
         return _dispatch(arguments)
     except UserError as error:
@@ -128,9 +127,7 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         command = arguments.pop(0)
         if command not in commands:
-            raise UserError(
-                f"unknown command '{command}'{nearest(command, commands)}; there are {', '.join(commands)}"
-            )
+            raise UserError(f"unknown command '{command}'{nearest(command, commands)}; there are {', '.join(commands)}")
         return commands[command](arguments)
     return _train(arguments)
 
@@ -263,9 +260,7 @@ def _recommend(arguments: list[str]) -> int:
     folder = Path(arguments[0]).expanduser()
     words = take_apart(arguments[1:])
     known = ("users", "k", "output", "data_path", "device")
-    problems = [
-        f"recommend: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known
-    ]
+    problems = [f"recommend: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known]
     problems += [f"recommend: --{flag} has no meaning here" for flag in words.flags]
     users = [_integer("users", word) for word in words.options.get("users", [])]
     k = _integer("k", words.one("k", "20") or "")
@@ -302,9 +297,7 @@ def _generate(arguments: list[str]) -> int:
     from utils.synthetic import SIZES, SyntheticSpec, generate, write
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            "usage: main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--KEY VALUE ...]\nkeys:"
-        )
+        print("usage: main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--KEY VALUE ...]\nkeys:")
         for entry in dataclasses.fields(SyntheticSpec):
             print(f"  --{entry.name}")
         print(SyntheticSpec.__doc__)
@@ -319,9 +312,7 @@ def _generate(arguments: list[str]) -> int:
         raise UserError(*(f"generate: unknown option --{n}{nearest(n, known)}" for n in unknown))
     size = words.one("size", "demo") or ""
     if size not in SIZES:
-        raise UserError(
-            f"generate: unknown size '{size}'{nearest(size, SIZES)}; there are {', '.join(SIZES)}"
-        )
+        raise UserError(f"generate: unknown size '{size}'{nearest(size, SIZES)}; there are {', '.join(SIZES)}")
     values = {n: parse_yaml(words.one(n) or "", f"--{n}") for n in words.options if n in fields}
     try:
         spec = dataclasses.replace(SIZES[size], **values)
@@ -336,9 +327,7 @@ def _generate(arguments: list[str]) -> int:
     except OSError as error:
         raise UserError(f"generate: {folder}: cannot be written ({error.strerror})") from None
     print(f"{folder}: {spec.n_users:,} users, {spec.n_items:,} items, {spec.n_interactions:,} interactions")
-    print(
-        f"written in {time.perf_counter() - start:.1f} s; train on it with -d {name} --data_path {folder.parent}"
-    )
+    print(f"written in {time.perf_counter() - start:.1f} s; train on it with -d {name} --data_path {folder.parent}")
     return 0
 
 

@@ -32,9 +32,7 @@ class _Loader(yaml.SafeLoader):
         names = [key.value for key, _ in node.value]
         for name in names:
             if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{name}' stands twice", node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key '{name}' stands twice", node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -56,9 +54,7 @@ def parse_yaml(text: str, name: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from None
+        raise UserError(f"{name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
 
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:
@@ -126,9 +122,7 @@ class Config(Mapping[str, Any]):
         """The resolved settings, one a line, with the place each came from as a comment."""
         lines = [f"model: {self.model}", f"dataset: {self.dataset}"]
         for key, value in self.entries.items():
-            text = yaml.safe_dump(
-                {key: value}, default_flow_style=None, width=10**6, sort_keys=False
-            ).rstrip()
+            text = yaml.safe_dump({key: value}, default_flow_style=None, width=10**6, sort_keys=False).rstrip()
             if "\n" in text:
                 text = yaml.safe_dump({key: value}, default_flow_style=True, width=10**6, sort_keys=False)
                 text = text.strip()[1:-1]
@@ -270,9 +264,7 @@ class _Resolver:
         for raw in names:
             name = self.aliases.get(str(raw), str(raw))
             if name not in self.keys:
-                self.problems.append(
-                    f"{source}: hyper_parameters: unknown key '{raw}'{nearest(str(raw), self.keys)}"
-                )
+                self.problems.append(f"{source}: hyper_parameters: unknown key '{raw}'{nearest(str(raw), self.keys)}")
             elif name not in self.named:
                 self.named.append(name)
 

@@ -40,9 +40,7 @@ class TrainLoader:
         degree = np.bincount(users, minlength=dataset.n_users)
         sampled = degree[users] < len(pool)
         if not sampled.any():
-            raise UserError(
-                "every user has interacted with every training item: there is nothing to rank them against"
-            )
+            raise UserError("every user has interacted with every training item: there is nothing to rank them against")
         self.n_saturated_users = int((degree == len(pool)).sum())
         # Rank r of a user's complement is pool[r + k], k the number of own items with (place in pool - order) <= r.
         # Sorted within users, the keys user * P + place - order are sorted as a whole: one search serves a batch.
@@ -68,9 +66,7 @@ class TrainLoader:
         draw = torch.rand(len(users), generator=self.generator, dtype=torch.float64)
         free = self._free[users]
         rank = torch.minimum((draw * free).long(), free - 1)
-        skipped = (
-            torch.searchsorted(self._keys, users * len(self._pool) + rank, right=True) - self._start[users]
-        )
+        skipped = torch.searchsorted(self._keys, users * len(self._pool) + rank, right=True) - self._start[users]
         return self._pool[rank + skipped]
 
     def epoch(self) -> Iterator[Tensor]:

@@ -87,9 +87,7 @@ class Dataset:
             ValueError: for another form or a value field, which the format does not have.
         """
         if form not in ("coo", "csr") or value_field is not None:
-            raise ValueError(
-                f"inter_matrix gives 'coo' or 'csr' without values, not {form!r} with {value_field!r}"
-            )
+            raise ValueError(f"inter_matrix gives 'coo' or 'csr' without values, not {form!r} with {value_field!r}")
         ones = np.ones(len(self.train), dtype=np.float32)
         shape = (self.n_users, self.n_items)
         return sp.coo_matrix((ones, (self.train.users, self.train.items)), shape=shape).asformat(form)
@@ -103,9 +101,7 @@ class Dataset:
         }
         return digests | {name: content_hash(matrix) for name, matrix in self.features.items()}
 
-    def derived(
-        self, name: str, version: int, inputs: Mapping[str, Any], build: Callable[[], Arrays]
-    ) -> Arrays:
+    def derived(self, name: str, version: int, inputs: Mapping[str, Any], build: Callable[[], Arrays]) -> Arrays:
         """Arrays made from this data set, through the cache where there is one; see `ArrayCache.get`."""
         return self.cache.get(name, version, inputs, build) if self.cache else build()
 
@@ -124,9 +120,7 @@ class Dataset:
         ]
         for name, matrix in self.features.items():
             zero = int((~matrix.any(axis=1)).sum())
-            lines.append(
-                f"  {name}: {matrix.shape[1]} features" + (f", {zero:,} rows all zero" if zero else "")
-            )
+            lines.append(f"  {name}: {matrix.shape[1]} features" + (f", {zero:,} rows all zero" if zero else ""))
         return lines
 
 
@@ -135,7 +129,7 @@ def content_hash(*arrays: NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -149,10 +143,7 @@ def load_dataset(config: Config, needs_features: bool = True) -> Dataset:
     Raises:
         UserError: with one line for each thing that is wrong with the files.
     """
-    if config["synthetic"] is not None:
-        dataset = _generated(config, needs_features)
-    else:
-        dataset = _read(config, needs_features)
+    dataset = _generated(config, needs_features) if config["synthetic"] is not None else _read(config, needs_features)
     dataset.cache = ArrayCache(Path(config["cache_dir"]) if config["cache_dir"] else default_cache_path())
     if dataset.warnings and config["data_checks"] == "error":
         raise UserError(*dataset.warnings)
@@ -181,14 +172,10 @@ def _read(config: Config, needs_features: bool) -> Dataset:
     inter = folder / (config["inter_file_name"] or f"{name}.inter")
     if not inter.is_file():
         how = f" It comes from: {config['source']}" if config["source"] else ""
-        raise UserError(
-            f"data set '{name}': no file {inter}; set --data_path to the folder that holds {name}/.{how}"
-        )
+        raise UserError(f"data set '{name}': no file {inter}; set --data_path to the folder that holds {name}/.{how}")
     users, items, labels = read_interactions(inter, config)
     n_users, n_items = int(users.max()) + 1, int(items.max()) + 1
-    splits, warnings = make_splits(
-        users, items, labels, n_users, n_items, config["filter_out_cold_start_users"]
-    )
+    splits, warnings = make_splits(users, items, labels, n_users, n_items, config["filter_out_cold_start_users"])
     empty = [split for split in SPLITS if len(splits[split]) == 0]
     if empty:
         raise UserError(
@@ -200,9 +187,7 @@ def _read(config: Config, needs_features: bool) -> Dataset:
     found |= {split: int((labels == label).sum()) for label, split in enumerate(SPLITS)}
     for key, count in (config["expected"] or {}).items():
         if found.get(key, count) != count:
-            warnings.append(
-                f"{name}: published with {count:,} {key}, read {found[key]:,}: not the published split"
-            )
+            warnings.append(f"{name}: published with {count:,} {key}, read {found[key]:,}: not the published split")
     if needs_features:
         dataset.feature_files = _feature_files(config, folder, warnings)
         problems: list[str] = []
@@ -233,17 +218,11 @@ def read_interactions(
                 f"{path.name}: no column {', '.join(missing)}; its columns are {', '.join(header.columns)} "
                 f"(separator {config['field_separator']!r})"
             )
-        table = pd.read_csv(
-            path, sep=config["field_separator"], usecols=columns, engine="c", low_memory=False
-        )
+        table = pd.read_csv(path, sep=config["field_separator"], usecols=columns, engine="c", low_memory=False)
     except pd.errors.EmptyDataError:
-        raise UserError(
-            f"{path.name}: the file is empty; expected a header with {', '.join(columns)}"
-        ) from None
+        raise UserError(f"{path.name}: the file is empty; expected a header with {', '.join(columns)}") from None
     except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise UserError(
-            f"{path.name}: cannot be read as a separated text file: {error}".splitlines()[0]
-        ) from None
+        raise UserError(f"{path.name}: cannot be read as a separated text file: {error}".splitlines()[0]) from None
     if table.empty:
         raise UserError(f"{path.name}: no rows below the header; expected interactions")
     problems = []
@@ -269,9 +248,7 @@ def read_interactions(
         raise UserError(*problems)
     largest = max(int(arrays[0].max()), int(arrays[1].max()))
     if largest >= 2**31 - 1:
-        raise UserError(
-            f"{path.name}: an id of {largest}; ids count from 0 without gaps, so map them to 0..n-1 first"
-        )
+        raise UserError(f"{path.name}: an id of {largest}; ids count from 0 without gaps, so map them to 0..n-1 first")
     return arrays[0], arrays[1], arrays[2]
 
 
@@ -307,9 +284,7 @@ def make_splits(
         if cold.any():
             n_cold = len(np.unique(pairs[name][cold] // n_items))
             what = "their rows are left out" if filter_cold else "they are ranked without a history"
-            warnings.append(
-                f"{n_cold:,} users of {name} have no training row ({int(cold.sum()):,} rows); {what}"
-            )
+            warnings.append(f"{n_cold:,} users of {name} have no training row ({int(cold.sum()):,} rows); {what}")
             if filter_cold:
                 pairs[name] = pairs[name][~cold]
     return {name: Split(keys // n_items, keys % n_items) for name, keys in pairs.items()}, warnings
@@ -327,9 +302,7 @@ def _feature_files(config: Config, folder: Path, warnings: list[str]) -> dict[st
     if named is None:
         found = discover_features(folder)
         if not found:
-            raise UserError(
-                f"data set '{config['dataset']}': no *_feat.npy file in {folder}; {config.model} needs one"
-            )
+            raise UserError(f"data set '{config['dataset']}': no *_feat.npy file in {folder}; {config.model} needs one")
         return found
     missing = {modality: file for modality, file in named.items() if not (folder / file).is_file()}
     if missing:
@@ -357,9 +330,7 @@ def read_features(path: Path, modality: str, n_items: int, warnings: list[str]) 
         kind = getattr(matrix, "dtype", type(matrix).__name__)
         raise UserError(f"{path.name} ({modality}): expected an array of numbers, got {kind}")
     if matrix.ndim != 2 or matrix.shape[1] == 0:
-        raise UserError(
-            f"{path.name} ({modality}): expected shape [items, features], got {list(matrix.shape)}"
-        )
+        raise UserError(f"{path.name} ({modality}): expected shape [items, features], got {list(matrix.shape)}")
     if len(matrix) < n_items:
         raise UserError(
             f"{path.name} ({modality}): {len(matrix):,} rows, but items go up to {n_items - 1:,}: "

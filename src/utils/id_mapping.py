@@ -21,26 +21,18 @@ def original_ids(config: Mapping[str, Any], field: str, n: int) -> list[str]:
         UserError: if such a file has no integer ids, or leaves out an id.
     """
     folder = Path(config["data_path"]) / config["dataset"]
-    files = (
-        [p for p in sorted(folder.glob("*mapping*")) if p.suffix in (".csv", ".tsv")]
-        if folder.is_dir()
-        else []
-    )
+    files = [p for p in sorted(folder.glob("*mapping*")) if p.suffix in (".csv", ".tsv")] if folder.is_dir() else []
     for path in files:
         try:
             table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-            raise UserError(
-                f"{path.name}: cannot be read as a mapping file: {error}".splitlines()[0]
-            ) from None
+            raise UserError(f"{path.name}: cannot be read as a mapping file: {error}".splitlines()[0]) from None
         if field not in table.columns or len(table.columns) != 2:
             continue
         names = next(column for column in table.columns if column != field)
         numbers = pd.to_numeric(table[field], errors="coerce")
         if numbers.isna().any():
-            raise UserError(
-                f"{path.name}: column {field} holds {table[field][numbers.isna()].iloc[0]!r}, no integer"
-            )
+            raise UserError(f"{path.name}: column {field} holds {table[field][numbers.isna()].iloc[0]!r}, no integer")
         by_number = dict(zip(numbers.astype(int), table[names], strict=True))
         missing = [number for number in range(n) if number not in by_number]
         if missing:

@@ -65,14 +65,10 @@ def pick_device(word: str) -> torch.device:
     if word == "cpu" or (word == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError(
-            f"device: '{word}' is asked for, but this PyTorch sees no CUDA device; use --device cpu"
-        )
+        raise UserError(f"device: '{word}' is asked for, but this PyTorch sees no CUDA device; use --device cpu")
     device = torch.device("cuda:0" if word == "auto" else word)
     if device.index is not None and device.index >= torch.cuda.device_count():
-        raise UserError(
-            f"device: there is no '{word}'; CUDA devices are 0 to {torch.cuda.device_count() - 1}"
-        )
+        raise UserError(f"device: there is no '{word}'; CUDA devices are 0 to {torch.cuda.device_count() - 1}")
     return device
 
 
@@ -96,9 +92,7 @@ def build_model(config: Config, dataset: Dataset, device: torch.device) -> Gener
     return model.to(device)
 
 
-def run(
-    config: Config, folder: RunFolder, dataset: Dataset, progress: Progress, resume: bool = False
-) -> Result:
+def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress, resume: bool = False) -> Result:
     """Trains, picks the best epoch by validation, tests once from its checkpoint, and writes the run folder.
 
     Raises:
@@ -118,9 +112,7 @@ def run(
         write_json(folder.file("manifest.json"), record)
         model = build_model(config, dataset, device)
         loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device)
-        trainer = Trainer(
-            config, model, loader, make_evaluator(config, dataset, "valid", device), folder, progress
-        )
+        trainer = Trainer(config, model, loader, make_evaluator(config, dataset, "valid", device), folder, progress)
         if resume:
             trainer.resume()
         metrics: dict[str, Any] = {"status": "finished", "valid": None, "test": None, "best_epoch": None}
@@ -182,13 +174,9 @@ def _same_data(folder: RunFolder, record: dict[str, Any]) -> None:
     except (OSError, ValueError):
         return  # killed before anything was recorded
     if before.get("hashes") != record["hashes"]:
-        raise UserError(
-            f"{folder.path}: the data have changed since this run began; start it anew without --resume"
-        )
+        raise UserError(f"{folder.path}: the data have changed since this run began; start it anew without --resume")
     if before.get("versions", {}).get("code") != record["versions"]["code"]:
-        raise UserError(
-            f"{folder.path}: the code has changed since this run began; start it anew without --resume"
-        )
+        raise UserError(f"{folder.path}: the code has changed since this run began; start it anew without --resume")
 
 
 def _write_per_user(folder: RunFolder, valid: Evaluation, test: Evaluation) -> None:

@@ -167,11 +167,7 @@ class RunFolder:
 
 def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """What someone else needs to get the same numbers: versions, hashes of the data, seed, protocol, machine."""
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "status": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -174,9 +174,7 @@ def _in_range(key: Key, value: Any) -> bool:
             if rule["choices"] and entry not in rule["choices"]:
                 return False
             continue
-        if (rule["low"] is not None and entry < rule["low"]) or (
-            rule["high"] is not None and entry > rule["high"]
-        ):
+        if (rule["low"] is not None and entry < rule["low"]) or (rule["high"] is not None and entry > rule["high"]):
             return False
         if rule["above"] is not None and entry <= rule["above"]:
             return False

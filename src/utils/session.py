@@ -130,9 +130,7 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
         words = "-".join(dict.fromkeys(config.model for config in configs))
         sets = "-".join(dict.fromkeys(config.dataset for config in configs))
         key = hashlib.sha256(" ".join(f"{identity(c)}s{c['seed']}" for c in configs).encode()).hexdigest()[:8]
-        folder = (
-            Path(configs[0]["output_dir"]).expanduser() / "comparisons" / f"{words[:60]}-{sets[:40]}-{key}"
-        )
+        folder = Path(configs[0]["output_dir"]).expanduser() / "comparisons" / f"{words[:60]}-{sets[:40]}-{key}"
         folder.mkdir(parents=True, exist_ok=True)
         write_csv(folder / "comparison.csv", to_records(rows))
         write_bytes(folder / "comparison.md", to_markdown(cells).encode())

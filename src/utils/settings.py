@@ -17,13 +17,9 @@ GROUPINGS = ("user_activity", "item_popularity", "signal")
 class RunSettings:
     """Where a run reads and writes, on which device, and its seed; see overall.yaml."""
 
-    data_path: str | None = setting(
-        "folder that holds one folder per data set; null: $MMR_DATA_PATH, else data/"
-    )
+    data_path: str | None = setting("folder that holds one folder per data set; null: $MMR_DATA_PATH, else data/")
     output_dir: str = setting("folder that run folders are made in", alias=("checkpoint_dir",))
-    cache_dir: str | None = setting(
-        "folder of derived graphs and reduced features; null: .cache/ of the project"
-    )
+    cache_dir: str | None = setting("folder of derived graphs and reduced features; null: .cache/ of the project")
     device: str = setting("auto (CUDA where there is one), cpu, cuda or cuda:N")
     threads: int | None = setting("CPU threads of PyTorch; null: as many as there are cores", low=1)
     seed: int = setting("seed of every random stream of the run", low=0, high=2**32 - 1)
@@ -40,9 +36,7 @@ class DataSettings:
     field_separator: str = setting("what separates the columns of the interaction file")
     user_id_field: str = setting("column of user ids", alias=("USER_ID_FIELD",))
     item_id_field: str = setting("column of item ids", alias=("ITEM_ID_FIELD",))
-    split_field: str = setting(
-        "column of the split: 0 train, 1 validation, 2 test", alias=("inter_splitting_label",)
-    )
+    split_field: str = setting("column of the split: 0 train, 1 validation, 2 test", alias=("inter_splitting_label",))
     modalities: dict[str, str] | None = setting(
         "modality name to feature file (.npy, row = item id); null: every *_feat.npy of the folder"
     )
@@ -50,14 +44,10 @@ class DataSettings:
         "leave out validation and test rows of users without a training row",
         alias=("filter_out_cod_start_users",),
     )
-    data_checks: str = setting(
-        "what a doubtful data set does: a warning or an error", choices=("warn", "error")
-    )
+    data_checks: str = setting("what a doubtful data set does: a warning or an error", choices=("warn", "error"))
     source: str | None = setting("where the data set comes from, shown by --list")
     expected: dict[str, int] | None = setting("published counts, compared with what was read")
-    synthetic: dict[str, Any] | None = setting(
-        "sizes and noise of a generated data set; see utils/synthetic.py"
-    )
+    synthetic: dict[str, Any] | None = setting("sizes and noise of a generated data set; see utils/synthetic.py")
 
 
 @dataclass(frozen=True)
@@ -76,9 +66,7 @@ class TrainSettings:
     clip_grad_norm: float | dict[str, float] | None = setting(
         "largest total norm of the gradient, or {max_norm: a, norm_type: p}; null: no clipping", above=0
     )
-    valid_metric: str = setting(
-        "metric of the validation split that picks epoch and grid point, as Recall@20"
-    )
+    valid_metric: str = setting("metric of the validation split that picks epoch and grid point, as Recall@20")
     valid_decimals: int | None = setting(
         "decimals kept when two validation scores are compared (MMRec: 4); null: all", low=1
     )
@@ -91,9 +79,7 @@ class EvalSettings:
     metrics: list[str] = setting("metrics to report", choices=tuple(METRICS))
     topk: list[int] = setting("cut-offs K", low=1)
     eval_batch_size: int = setting("users per evaluation batch", low=1)
-    protocol: str = setting(
-        "mmrec: training items masked; strict: at test, validation items too", choices=PROTOCOLS
-    )
+    protocol: str = setting("mmrec: training items masked; strict: at test, validation items too", choices=PROTOCOLS)
     group_by: list[str] | None = setting("also report per group", choices=GROUPINGS)
 
 

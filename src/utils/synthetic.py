@@ -39,9 +39,7 @@ from typing import BinaryIO
 import numpy as np
 
 MIN_INTERACTIONS = 5  # per user, as the public data sets are filtered
-ACTIVITY_SPREAD = (
-    1.2  # sigma of the log-normal history length: Elec's longest come out at a few hundred, as they are
-)
+ACTIVITY_SPREAD = 1.2  # sigma of the log-normal history length: Elec's longest come out at a few hundred, as they are
 MAX_INTERESTS = 8  # a user's items fall in up to 2^interests cells
 MAX_ROUNDS = 50  # of redrawing, before the exact fallback
 FEATURE_BLOCK = 256  # rows of features made at once
@@ -138,9 +136,7 @@ class SyntheticSpec:
         n_plain, k = self.n_shared + len(self.feature_dims) * self.n_private, self.interests_per_user
         wrong = []
         if not low <= self.n_interactions <= high:
-            wrong.append(
-                f"n_interactions is {self.n_interactions}, expected {low} to {high} by users and items"
-            )
+            wrong.append(f"n_interactions is {self.n_interactions}, expected {low} to {high} by users and items")
         if k > MAX_INTERESTS:
             wrong.append(f"interests_per_user is {k}, expected at most {MAX_INTERESTS}")
         if self.joint_users > 0 and self.n_joint < k:
@@ -258,9 +254,7 @@ def generate(spec: SyntheticSpec, features: bool = True) -> SyntheticData:
     users, items = _draw_interactions(rng, truth, counts)
     items, truth = _last_item_occurs(items, truth)
     order = np.lexsort((rng.random(len(users)), users))
-    made = (
-        {name: _features(rng, spec, truth, m) for m, name in enumerate(spec.feature_dims)} if features else {}
-    )
+    made = {name: _features(rng, spec, truth, m) for m, name in enumerate(spec.feature_dims)} if features else {}
     return SyntheticData(users[order], items[order], _split_labels(counts), made, truth)
 
 
@@ -331,9 +325,7 @@ def _interaction_counts(rng: np.random.Generator, spec: SyntheticSpec) -> np.nda
     return counts
 
 
-def _draw_interactions(
-    rng: np.random.Generator, truth: Truth, counts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _draw_interactions(rng: np.random.Generator, truth: Truth, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Draw each user's items without replacement: users [E] and items [E], in no order of use."""
     groups, group = np.unique(truth.user_attributes, axis=0, return_inverse=True)
     group = group.reshape(-1)  # numpy 2.0 returned [U, 1]

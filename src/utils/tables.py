@@ -76,9 +76,7 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
         best.selected = bool(best.test) and not best.failed
     for dataset, metrics in oracles.items():
         mine = [row for row in rows if row.dataset == dataset]
-        oracle = Row(
-            dataset, ORACLE, {}, mine[0].valid_metric, [], {}, {k: [v] for k, v in metrics.items()}, [], 0.0
-        )
+        oracle = Row(dataset, ORACLE, {}, mine[0].valid_metric, [], {}, {k: [v] for k, v in metrics.items()}, [], 0.0)
         rows.insert(rows.index(mine[-1]) + 1, oracle)
     return rows
 
@@ -108,9 +106,7 @@ def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def to_cells(rows: Sequence[Row]) -> list[list[str]]:
     """A short table as text cells, header first: validation score, recall and NDCG at the two middle cut-offs."""
     some = next((row.test for row in rows if row.test), {})
-    shown = [name for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20") if name in some] or list(some)[
-        :4
-    ]
+    shown = [name for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20") if name in some] or list(some)[:4]
     metric = rows[0].valid_metric
     several = len({(row.dataset, row.model) for row in rows if row.model != ORACLE}) < sum(
         row.model != ORACLE for row in rows
@@ -129,9 +125,7 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
         if oracle:
             values = row.test.get(metric)
             known = values and row.dataset in oracle
-            line.append(
-                f"{100 * statistics.fmean(values) / oracle[row.dataset]:.1f}" if known and values else ""
-            )
+            line.append(f"{100 * statistics.fmean(values) / oracle[row.dataset]:.1f}" if known and values else "")
         line.append("/".join(map(str, row.best_epochs)))
         line.append(f"{row.seconds:.0f}" if row.model != ORACLE else "")
         cells.append(line)
@@ -141,10 +135,7 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
 def to_text(cells: Sequence[Sequence[str]]) -> str:
     """Aligned columns for a terminal."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 

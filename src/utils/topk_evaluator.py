@@ -6,6 +6,7 @@ Two protocols. `mmrec` masks the training items of a user at validation and at t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -102,9 +103,7 @@ class TopKEvaluator:
         self.users, self.n_relevant = np.unique(truth.users, return_counts=True)
         masked = ["train", "valid"] if protocol == "strict" and split == "test" else ["train"]
         mask_keys = np.unique(
-            np.concatenate(
-                [dataset.splits[m].users * dataset.n_items + dataset.splits[m].items for m in masked]
-            )
+            np.concatenate([dataset.splits[m].users * dataset.n_items + dataset.splits[m].items for m in masked])
         )
         row_of = np.full(dataset.n_users, -1)
         row_of[self.users] = np.arange(len(self.users))
@@ -140,7 +139,7 @@ class TopKEvaluator:
 
     def measure(self, topk: NDArray[np.int64], hits: NDArray[np.bool_]) -> Evaluation:
         """Computes every metric per user from the ranked lists."""
-        values = {}
+        values: dict[str, NDArray[np.float64]] = {}
         for name in self.metrics:
             table = METRICS[name](hits, self.n_relevant, self.topk)
             values |= {f"{name}@{cutoff}": table[:, column] for column, cutoff in enumerate(self.topk)}
@@ -166,18 +165,14 @@ def evaluate_groups(
             degree = np.bincount(dataset.train.users, minlength=dataset.n_users)[evaluation.users]
             bounds = np.unique(np.quantile(degree, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
             edges = [*bounds[:-1], bounds[-1] + 1] if len(bounds) > 1 else [bounds[0], bounds[0] + 1]
-            masks = {
-                f"{a}-{b - 1} interactions": (degree >= a) & (degree < b)
-                for a, b in zip(edges, edges[1:], strict=False)
-            }
+            masks = {f"{a}-{b - 1} interactions": (degree >= a) & (degree < b) for a, b in itertools.pairwise(edges)}
         elif dataset.truth is not None:
             joint = dataset.truth.joint_user[evaluation.users]
             masks = {"modalities together": joint, "one modality": ~joint}
         else:
             raise UserError(f"group_by signal: '{dataset.name}' is not a generated data set")
         results[grouping] = {
-            name: {"n_users": int(mask.sum())}
-            | {m: float(v[mask].mean()) for m, v in evaluation.values.items()}
+            name: {"n_users": int(mask.sum())} | {m: float(v[mask].mean()) for m, v in evaluation.values.items()}
             for name, mask in masks.items()
             if mask.any()
         }
@@ -201,7 +196,5 @@ def _by_popularity(evaluation: Evaluation, dataset: Dataset, split: str) -> dict
         if users.any():
             hits = np.cumsum(found == number, axis=1)[users]
             results[name] = {"n_users": int(users.sum()), "n_items": int((group == number).sum())}
-            results[name] |= {
-                f"recall@{k}": float((hits[:, k - 1] / relevant[users]).mean()) for k in cutoffs
-            }
+            results[name] |= {f"recall@{k}": float((hits[:, k - 1] / relevant[users]).mean()) for k in cutoffs}
     return results

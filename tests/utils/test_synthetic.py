@@ -71,9 +71,7 @@ def test_counts_are_exact_and_every_array_has_its_shape(name):
     assert counts.min() >= 5
     assert counts.max() < spec.n_items
     assert (data.items.min() >= 0, data.items.max()) == (True, spec.n_items - 1)
-    assert len(np.unique(data.users * spec.n_items + data.items)) == spec.n_interactions, (
-        "a pair occurs twice"
-    )
+    assert len(np.unique(data.users * spec.n_items + data.items)) == spec.n_interactions, "a pair occurs twice"
     n_attributes = spec.n_shared + n_modalities * spec.n_private + spec.n_joint
     assert truth.user_attributes.shape == truth.user_weights.shape == (spec.n_users, spec.interests_per_user)
     assert truth.item_attributes.shape == (spec.n_items, n_attributes)
@@ -99,9 +97,7 @@ def test_interests_are_distinct_and_of_the_user_s_kind(demo):
     assert (np.diff(truth.user_attributes, axis=1) > 0).all()
     names = np.array(truth.attribute_names)[truth.user_attributes]
     is_joint = np.char.startswith(names, "joint_")
-    np.testing.assert_array_equal(
-        is_joint, np.repeat(truth.joint_user[:, None], spec.interests_per_user, axis=1)
-    )
+    np.testing.assert_array_equal(is_joint, np.repeat(truth.joint_user[:, None], spec.interests_per_user, axis=1))
     assert set(np.unique(names)) == set(truth.attribute_names)
     strength = np.abs(truth.user_weights)
     assert strength.min() >= 0.5 * spec.strength
@@ -201,9 +197,7 @@ def set_probabilities(first: np.ndarray, size: int) -> dict[int, np.ndarray]:
 def misfit(data: SyntheticData, truth: Truth) -> tuple[float, int]:
     """Chi-square of the sets drawn, per kind of user and signs of the weights, and its degrees of freedom."""
     n_users = len(truth.joint_user)
-    drawn = np.bincount(data.users, weights=1 << data.items, minlength=n_users).astype(
-        int
-    )  # [U], a bit per item
+    drawn = np.bincount(data.users, weights=1 << data.items, minlength=n_users).astype(int)  # [U], a bit per item
     probabilities = set_probabilities(np.exp(truth.log_probability(np.arange(n_users))), size=5)
     kind = truth.joint_user * 4 + (truth.user_weights > 0) @ np.array([1, 2])
     statistic, cells = 0.0, 0
@@ -286,9 +280,7 @@ def test_each_kind_of_attribute_is_visible_where_it_should_be():
 
 
 def test_features_are_a_linear_mix_plus_noise_of_the_asked_size_plus_an_offset():
-    spec = SyntheticSpec(
-        n_users=10, n_items=3000, n_interactions=60, feature_dims={"visual": 200, "audio": 150}
-    )
+    spec = SyntheticSpec(n_users=10, n_items=3000, n_interactions=60, feature_dims={"visual": 200, "audio": 150})
     noisy, clean = generate(spec), generate(dataclasses.replace(spec, feature_noise=0.0))
     signs = spec.n_shared + spec.n_private + spec.n_joint
     for modality, values in clean.features.items():
@@ -301,17 +293,13 @@ def test_features_are_a_linear_mix_plus_noise_of_the_asked_size_plus_an_offset()
             noise[: synthetic.FEATURE_BLOCK],
             noise[synthetic.FEATURE_BLOCK : 2 * synthetic.FEATURE_BLOCK],
         )
-        assert abs(np.corrcoef(halves[0].ravel(), halves[1].ravel())[0, 1]) < 0.02, (
-            "blocks repeat their noise"
-        )
+        assert abs(np.corrcoef(halves[0].ravel(), halves[1].ravel())[0, 1]) < 0.02, "blocks repeat their noise"
 
 
 def test_with_one_modality_a_joint_attribute_is_visible_there():
     spec = SyntheticSpec(n_users=10, n_items=2000, n_interactions=60, feature_dims={"visual": 64}, n_joint=3)
     data = generate(spec)
-    assert (
-        min(r_squared(data.features["visual"], y) for y in data.truth.item_attributes.T.astype(float)) > 0.9
-    )
+    assert min(r_squared(data.features["visual"], y) for y in data.truth.item_attributes.T.astype(float)) > 0.9
 
 
 # What the demo is good for
@@ -393,9 +381,7 @@ def test_demo_joint_users_need_products_of_the_modalities(demo):
 def test_no_disturbed_ranking_beats_the_oracle(demo):
     rng = np.random.default_rng(0)
     scores = demo.truth.scores(np.arange(1200))
-    disturbed = [
-        recall(demo, scores + size * rng.standard_normal(scores.shape)).mean() for size in (0, 0.5, 1, 2, 4)
-    ]
+    disturbed = [recall(demo, scores + size * rng.standard_normal(scores.shape)).mean() for size in (0, 0.5, 1, 2, 4)]
     assert disturbed == sorted(disturbed, reverse=True)
     assert disturbed[0] > 1.03 * disturbed[1]
 
@@ -439,9 +425,7 @@ def test_a_value_out_of_range_is_named(field, value, part):
 
 
 def test_all_that_is_wrong_is_said_at_once():
-    with pytest.raises(
-        ValueError, match=r"n_users is -1.*'visual'\] is -3.*joint_users is 2.*strength is -2"
-    ):
+    with pytest.raises(ValueError, match=r"n_users is -1.*'visual'\] is -3.*joint_users is 2.*strength is -2"):
         SyntheticSpec(n_users=-1, strength=-2, joint_users=2, feature_dims={"visual": -3})
     with pytest.raises(ValueError, match=r"n_interactions is 1000.*n_joint is 1.*1 attributes are shared"):
         SyntheticSpec(n_interactions=1000, n_joint=1, n_shared=1, n_private=0)
@@ -449,9 +433,7 @@ def test_all_that_is_wrong_is_said_at_once():
 
 def test_written_files_read_back_the_same(tmp_path):
     folder = tmp_path / "new" / "toy"
-    data = generate(
-        dataclasses.replace(SMALL, feature_dims={"visual": 3, "textual": 2, "acoustic": 2, "tags": 1})
-    )
+    data = generate(dataclasses.replace(SMALL, feature_dims={"visual": 3, "textual": 2, "acoustic": 2, "tags": 1}))
     write(data, folder)
     names = ["audio_feat.npy", "image_feat.npy", "tags_feat.npy", "text_feat.npy", "toy.inter"]
     assert sorted(path.name for path in folder.iterdir()) == names
