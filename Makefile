@@ -23,7 +23,7 @@ install: .venv/.installed
 
 # Trains GTC and LightGCN on the embedded data set and compares them.
 demo: .venv/.installed
-	$(BIN)/python src/main.py -m GTC LightGCN -d demo --config src/configs/demo.yaml
+	$(BIN)/python src/main.py -m GTC LightGCN -d demo
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -108,8 +108,9 @@ class GeneralRecommender(nn.Module):
         return score_all_items(users[batch[0]], items)
 
 
+@torch.no_grad()
 def score_all_items(users: Tensor, items: Tensor) -> Tensor:
-    """users [B, D] times items [I, D] transposed, in blocks of one fixed shape: [B, I]."""
+    """users [B, D] times items [I, D] transposed, in blocks of one fixed shape, without a gradient: [B, I]."""
     scores = users.new_empty(len(users), len(items))
     for begin in range(0, len(users), SCORE_ROWS):
         block = users[begin : begin + SCORE_ROWS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -74,18 +75,25 @@ class SparseSymmetric(nn.Module):
         On a CPU a row of the result is a weighted bag of rows of x, for which PyTorch has a faster kernel than for its
         sparse types; elsewhere the CSR product is used.
         """
-        weights = self.weights.to(x.dtype)
-        if x.device.type == "cpu":
-            return F.embedding_bag(
-                self.columns,
-                x,
-                self.offsets,
-                mode="sum",
-                per_sample_weights=weights,
-                include_last_offset=True,
-            )
+        if x.device.type != "cpu":
+            return self.csr_product(x)
+        return F.embedding_bag(
+            self.columns,
+            x,
+            self.offsets,
+            mode="sum",
+            per_sample_weights=self.weights.to(x.dtype),
+            include_last_offset=True,
+        )
+
+    def csr_product(self, x: Tensor) -> Tensor:
+        """A x for x [N, D] by PyTorch's sparse product, without a gradient."""
         n = len(self.offsets) - 1
-        csr = torch.sparse_csr_tensor(self.offsets, self.columns, weights, (n, n), check_invariants=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
+            csr = torch.sparse_csr_tensor(
+                self.offsets, self.columns, self.weights.to(x.dtype), (n, n), check_invariants=False
+            )
         return csr @ x
 
     def forward(self, x: Tensor) -> Tensor:

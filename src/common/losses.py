@@ -71,6 +71,8 @@ class _ContrastiveCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():  # under create_graph: what was saved is a constant to it
+            raise RuntimeError("contrastive_cross_entropy has no second derivative")
         return tuple(part * (gradient / ctx.n) for part in ctx.saved_tensors)
 
 

@@ -17,8 +17,8 @@ from utils.config import Config, Request, data_folder, known_datasets, parse_yam
 from utils.errors import UserError, nearest
 from utils.paths import CONFIGS, DATA_VARIABLE
 from utils.registry import available_models, model_class, model_name, summary
-from utils.schema import keys_of
-from utils.settings import SETTINGS
+from utils.schema import Key, keys_of
+from utils.settings import SETTINGS, WITHOUT_EFFECT
 
 USAGE = """\
 usage: main.py -m MODEL [MODEL ...] -d DATASET [DATASET ...] [options] [--KEY VALUE ...]
@@ -43,6 +43,7 @@ Any key can be set as --KEY VALUE; several values of a key that holds one are a 
 """
 FLAGS = ("grid", "first_combination", "resume", "quiet", "list", "help")
 SHORT = {"-m": "--model", "-d": "--dataset", "-h": "--help"}
+RESERVED = ("model", "dataset", "config")
 
 
 @dataclass
@@ -102,13 +103,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # while a reader that has gone away can still be told from a mistake of ours
+        return code
     except UserError as error:
         for problem in error.problems:
             print(f"error: {' '.join(problem.split())}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", text):
+            raise
+        print(f"error: not enough memory ({text[:200]}); use smaller sizes or batches", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
-        print("\nstopped; the same command with --resume continues", file=sys.stderr)
+        training = arguments[:1] == ["train"] or not arguments or arguments[0].startswith("-")
+        print("\nstopped" + "; the same command with --resume continues" * training, file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -125,10 +135,10 @@ def _terminate(number: int, frame: Any) -> None:
 def _dispatch(arguments: list[str]) -> int:
     commands = {"train": _train, "recommend": _recommend, "generate": _generate}
     if arguments and not arguments[0].startswith("-"):
-        command = arguments.pop(0)
+        command = arguments[0]
         if command not in commands:
             raise UserError(f"unknown command '{command}'{nearest(command, commands)}; there are {', '.join(commands)}")
-        return commands[command](arguments)
+        return commands[command](arguments[1:])
     return _train(arguments)
 
 
@@ -137,15 +147,24 @@ def _train(arguments: list[str]) -> int:
     if "help" in words.flags or not arguments:
         _print_help(words.options.get("model", []))
         return 0
-    request = _request(words)
+    request, problems = _request(words)
     if "list" in words.flags:
+        if problems:
+            raise UserError(*problems)
         _print_list(data_folder(request))
         return 0
-    for needed, short in (("model", "m"), ("dataset", "d")):
-        if not words.options.get(needed):
-            raise UserError(f"--{needed} is missing; write -{short} NAME (see --list)")
+    problems += [
+        f"--{needed} is missing; write -{short} NAME (see --list)"
+        for needed, short in (("model", "m"), ("dataset", "d"))
+        if needed not in words.options
+    ]
     classes = {name: model_class(name) for name in request.models}
-    configs, notes = resolve(request, {name: cls.settings for name, cls in classes.items()})
+    try:
+        configs, notes = resolve(request, {name: cls.settings for name, cls in classes.items()})
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from None
+    if problems:
+        raise UserError(*problems)
     for note in notes:
         print(f"note: {note}")
 
@@ -155,59 +174,56 @@ def _train(arguments: list[str]) -> int:
     return run_all(configs, needs_features, resume="resume" in words.flags, quiet="quiet" in words.flags)
 
 
-def _request(words: Words) -> Request:
-    """Turns words into a request; values are read as YAML, so that 1e-3, true and [1, 2] mean what they say."""
-    reserved = ("model", "dataset", "config")
-    overrides: dict[str, Any] = {}
+def _request(words: Words) -> tuple[Request, list[str]]:
+    """Turns words into a request, and says what is wrong with them."""
     problems = []
-    for name, values in words.options.items():
-        if name in reserved:
-            if not values:
-                problems.append(f"--{name}: a value is missing")
-            continue
-        parsed = [parse_yaml(value, f"--{name}") if value else "" for value in values]
-        key = next((k for settings in SETTINGS for n, k in keys_of(settings).items() if n == name), None)
-        if not values and key is not None and key.type is bool:
-            parsed = [True]
-        elif not values:
-            problems.append(f"--{name}: a value is missing")
-        overrides[name] = parsed
-    if problems:
-        raise UserError(*_with_unknown(problems, words, overrides))
     names: list[str] = []
     for word in words.options.get("model", []):
         try:
             names.append(model_name(word))
         except UserError as error:
             problems += error.problems
-    if problems:
-        raise UserError(*problems)
-    files = [Path(value).expanduser() for value in words.options.get("config", [])]
-    return Request(
+    keys = _keys(names)
+    known = [*FLAGS, *RESERVED, *keys]
+    overrides: dict[str, Any] = {}
+    for name, values in words.options.items():
+        key = keys.get(name)
+        if values and name not in RESERVED:
+            overrides[name] = [_value(value, name, key) for value in values]
+        elif not values and key is not None and key.type is bool:
+            overrides[name] = [True]
+        elif not values:
+            # Without a value and unknown, it is most often a misspelt flag.
+            unknown = name not in known and nearest(name, FLAGS)
+            problems.append(f"unknown option --{name}{nearest(name, known)}" if unknown else f"--{name}: a value is missing")
+        if "list" in words.flags and values and name not in (*known, *WITHOUT_EFFECT):
+            problems.append(f"unknown option --{name}{nearest(name, known)}")
+    request = Request(
         list(dict.fromkeys(names)),
         list(dict.fromkeys(words.options.get("dataset", []))),
         overrides,
-        files,
+        [Path(value).expanduser() for value in words.options.get("config", [])],
         "grid" in words.flags,
         "first_combination" in words.flags,
     )
+    return request, problems
 
 
-def _with_unknown(problems: list[str], words: Words, overrides: dict[str, Any]) -> list[str]:
-    """A valueless option is most often a misspelt flag: says so."""
-    known = [
-        *FLAGS,
-        *(name for settings in SETTINGS for name in keys_of(settings)),
-        "model",
-        "dataset",
-        "config",
-    ]
-    return [
-        f"unknown option {problem.split(':')[0]}{nearest(name, known)}"
-        if (name := problem.split(":")[0][2:]) not in known and nearest(name, FLAGS)
-        else problem
-        for problem in problems
-    ]
+def _keys(models: Sequence[str]) -> dict[str, Key]:
+    """Every key of the harness and of some models, under each name that it has."""
+    groups = [*SETTINGS, *(model_class(name).settings for name in models)]
+    keys = [key for settings in groups if settings for key in keys_of(settings).values()]
+    return {name: key for key in keys for name in (key.name, *key.field.metadata["alias"])}
+
+
+def _value(word: str, name: str, key: Key | None) -> Any:
+    """Reads a value as YAML, so that 1e-3, true and [1, 2] mean what they say.
+
+    Where a key holds a word the value is taken as it stands, `2024`, `off` or `a #b` too, unless it is null, quoted or a list.
+    """
+    if not word or (key is not None and key.is_word and not re.match(r"['\"\[]|(null|~)$", word)):
+        return word
+    return parse_yaml(word, f"--{name}")
 
 
 def _print_help(models: Sequence[str]) -> None:
@@ -262,12 +278,11 @@ def _recommend(arguments: list[str]) -> int:
     known = ("users", "k", "output", "data_path", "device")
     problems = [f"recommend: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known]
     problems += [f"recommend: --{flag} has no meaning here" for flag in words.flags]
-    users = [_integer("users", word) for word in words.options.get("users", [])]
-    k = _integer("k", words.one("k", "20") or "")
-    if "users" in words.options and not users:
-        problems.append("recommend: --users: a value is missing")
-    if k < 1:
-        problems.append(f"recommend: --k: expected an integer of at least 1, got {k}")
+    problems += [f"recommend: --{n}: a value is missing" for n, values in words.options.items() if not values]
+    single = {n: values for n, values in words.options.items() if n in known and n != "users" and values}
+    problems += [f"recommend: --{n}: expected one value, got {len(v)}" for n, v in single.items() if len(v) > 1]
+    users = [_integer("users", 0, word, problems) for word in words.options.get("users", [])]
+    k = _integer("k", 1, single.get("k", ["20"])[0], problems)
     if problems:
         raise UserError(*problems)
 
@@ -276,7 +291,7 @@ def _recommend(arguments: list[str]) -> int:
     output = words.one("output")
     return recommend(
         folder,
-        users or None,
+        list(dict.fromkeys(users)) or None,
         k,
         Path(output).expanduser() if output else None,
         words.one("data_path"),
@@ -284,11 +299,12 @@ def _recommend(arguments: list[str]) -> int:
     )
 
 
-def _integer(name: str, word: str) -> int:
-    try:
+def _integer(name: str, low: int, word: str, problems: list[str]) -> int:
+    """The word as a number, or a line more in `problems`."""
+    if re.fullmatch(r"-?\d{1,18}", word) and int(word) >= low:
         return int(word)
-    except ValueError:
-        raise UserError(f"--{name}: expected an integer, got '{word}'") from None
+    problems.append(f"recommend: --{name}: expected an integer of at least {low}, got '{word}'")
+    return low
 
 
 def _generate(arguments: list[str]) -> int:
@@ -297,10 +313,11 @@ def _generate(arguments: list[str]) -> int:
     from utils.synthetic import SIZES, SyntheticSpec, generate, write
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--KEY VALUE ...]\nkeys:")
+        print("usage: main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--KEY VALUE ...]\n")
+        print("keys (value of the size demo in brackets):")
+        helps = dict(re.findall(r"^ +(\w+): (.+)$", SyntheticSpec.__doc__ or "", re.MULTILINE))
         for entry in dataclasses.fields(SyntheticSpec):
-            print(f"  --{entry.name}")
-        print(SyntheticSpec.__doc__)
+            print(f"  --{entry.name} [{getattr(SIZES['demo'], entry.name)}]\n        {helps.get(entry.name, '')}")
         return 0
     name = arguments[0]
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
@@ -308,17 +325,19 @@ def _generate(arguments: list[str]) -> int:
     words = take_apart(arguments[1:])
     fields = {entry.name for entry in dataclasses.fields(SyntheticSpec)}
     known = [*fields, "data_path", "size"]
-    if unknown := [n for n in words.options if n not in known]:
-        raise UserError(*(f"generate: unknown option --{n}{nearest(n, known)}" for n in unknown))
+    problems = [f"generate: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known]
+    problems += [f"generate: --{flag} has no meaning here" for flag in sorted(words.flags)]
     size = words.one("size", "demo") or ""
     if size not in SIZES:
-        raise UserError(f"generate: unknown size '{size}'{nearest(size, SIZES)}; there are {', '.join(SIZES)}")
+        problems.append(f"generate: unknown size '{size}'{nearest(size, SIZES)}; there are {', '.join(SIZES)}")
+    if problems:
+        raise UserError(*problems)
     values = {n: parse_yaml(words.one(n) or "", f"--{n}") for n in words.options if n in fields}
     try:
         spec = dataclasses.replace(SIZES[size], **values)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"generate: {error}") from None
-    folder = data_folder(Request([], [], {"data_path": words.options.get("data_path")})) / name
+    folder = data_folder(Request([], [], {"data_path": words.one("data_path")})) / name
     start = time.perf_counter()
     try:
         write(generate(spec), folder)

@@ -36,11 +36,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads: a word such as 1e5 is quoted."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 def parse_yaml(text: str, name: str) -> Any:
@@ -122,11 +127,8 @@ class Config(Mapping[str, Any]):
         """The resolved settings, one a line, with the place each came from as a comment."""
         lines = [f"model: {self.model}", f"dataset: {self.dataset}"]
         for key, value in self.entries.items():
-            text = yaml.safe_dump({key: value}, default_flow_style=None, width=10**6, sort_keys=False).rstrip()
-            if "\n" in text:
-                text = yaml.safe_dump({key: value}, default_flow_style=True, width=10**6, sort_keys=False)
-                text = text.strip()[1:-1]
-            lines.append(f"{text}  # {self.sources[key]}")
+            text = yaml.dump({key: value}, Dumper=_Dumper, default_flow_style=True, width=10**6, sort_keys=False)
+            lines.append(f"{text.strip()[1:-1]}  # {self.sources[key]}")
         return "\n".join(lines) + "\n"
 
 
@@ -181,6 +183,10 @@ class _Resolver:
     def override(self, overrides: Mapping[str, Any]) -> list[str]:
         """Lays the command line over the files; several values for a plain key are a grid. Returns unknown keys."""
         unknown = []
+        # What a file searches, the command line sets; an axis that is named here too is named below.
+        given = {self.aliases.get(raw, raw) for raw in overrides}
+        self.named = [axis for axis in self.named if axis not in given]
+        self.grid = {axis: values for axis, values in self.grid.items() if axis not in given}
         for raw, words in overrides.items():
             name = self.aliases.get(raw, raw)
             if raw in FEATURE_FILE_ALIASES or raw == "hyper_parameters":
@@ -190,13 +196,10 @@ class _Resolver:
                 unknown.append(raw)
             elif self.keys[name].is_list:
                 self._put(name, words[0] if len(words) == 1 else words, COMMAND_LINE)
-                self.grid.pop(name, None)
             else:
                 several = words[0] if len(words) == 1 and isinstance(words[0], list) else words
                 self._put(name, several[0] if len(several) == 1 else list(several), COMMAND_LINE)
-                self.grid.pop(name, None)
-                self.named = [axis for axis in self.named if axis != name]
-                if len(several) > 1:
+                if len(several) > 1 and name not in self.named:
                     self.named.append(name)
         return unknown
 
@@ -204,16 +207,20 @@ class _Resolver:
         """The settings of every run: one, or the product of the grid's axes, the first varying slowest."""
         axes: dict[str, list[Any]] = {}
         for name in self.named:
-            value = self.values.get(name)
-            axes[name] = list(value) if isinstance(value, list) else [value]
+            if name in self.values:
+                value = self.values[name]
+                axes[name] = list(value) if isinstance(value, list) else [value]
         if use_grid:
             axes = {**{name: values for name, values in self.grid.items() if name not in axes}, **axes}
         checked: dict[str, Any] = {}
         for name, key in self.keys.items():
             if name in axes:
+                n_problems = len(self.problems)
                 axes[name] = [self._checked(key, value) for value in axes[name]]
                 doubled = [value for i, value in enumerate(axes[name]) if value in axes[name][:i]]
-                if doubled:
+                if not axes[name]:
+                    self.problems.append(f"{self._place(name)}: {name}: expected a list of values, got []")
+                elif doubled and len(self.problems) == n_problems:
                     self.problems.append(f"{self._place(name)}: {name} lists {doubled[0]!r} twice")
             elif name in self.values:
                 checked[name] = self._checked(key, self.values[name])

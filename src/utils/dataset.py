@@ -221,7 +221,7 @@ def read_interactions(
         table = pd.read_csv(path, sep=config["field_separator"], usecols=columns, engine="c", low_memory=False)
     except pd.errors.EmptyDataError:
         raise UserError(f"{path.name}: the file is empty; expected a header with {', '.join(columns)}") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:  # among them ParserError, UnicodeDecodeError and a separator of two letters
         raise UserError(f"{path.name}: cannot be read as a separated text file: {error}".splitlines()[0]) from None
     if table.empty:
         raise UserError(f"{path.name}: no rows below the header; expected interactions")
@@ -238,8 +238,9 @@ def read_interactions(
                 bad |= ~np.isin(numbers, (0, 1, 2))
         if bad.any():
             row = int(np.argmax(bad))
+            (value,) = series.iloc[[row]].tolist()  # of Python's own type
             problems.append(
-                f"{path.name}: line {row + 2}: {column} is {series.iloc[row]!r}, expected {wanted}"
+                f"{path.name}: line {row + 2}: {column} is {value!r}, expected {wanted}"
                 + (f" ({int(bad.sum()):,} such rows)" if bad.sum() > 1 else "")
             )
         else:
@@ -275,7 +276,7 @@ def make_splits(
             user, item = divmod(int(both[0]), n_items)
             warnings.append(
                 f"{len(both):,} interactions are in both {first} and {second} (first: user {user}, item {item}); "
-                + ("masked at test, they can never be hit" if first == "train" else "the split overlaps")
+                + ("masked there, they can never be hit" if first == "train" else "the split overlaps")
             )
     trained = np.zeros(n_users, dtype=bool)
     trained[pairs["train"] // n_items] = True
@@ -322,13 +323,13 @@ def read_features(path: Path, modality: str, n_items: int, warnings: list[str]) 
         UserError: if it is no numeric matrix, has fewer rows than items, or holds NaN or infinite values.
     """
     try:
-        matrix = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open(path, "rb") as file:
+            matrix = np.lib.format.read_array(file, allow_pickle=False)  # not np.load: .npy and nothing else
+    except (OSError, ValueError) as error:
         reason = "it holds Python objects" if "allow_pickle" in str(error) else str(error).splitlines()[0]
         raise UserError(f"{path.name} ({modality}): not a numeric .npy array: {reason}") from None
-    if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "fiu":
-        kind = getattr(matrix, "dtype", type(matrix).__name__)
-        raise UserError(f"{path.name} ({modality}): expected an array of numbers, got {kind}")
+    if matrix.dtype.kind not in "fiu":
+        raise UserError(f"{path.name} ({modality}): expected an array of numbers, got {matrix.dtype}")
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise UserError(f"{path.name} ({modality}): expected shape [items, features], got {list(matrix.shape)}")
     if len(matrix) < n_items:
@@ -340,7 +341,8 @@ def read_features(path: Path, modality: str, n_items: int, warnings: list[str]) 
         warnings.append(
             f"{path.name} ({modality}): {len(matrix):,} rows for {n_items:,} items; the rows beyond are left out"
         )
-    matrix = np.ascontiguousarray(matrix[:n_items], dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+        matrix = np.ascontiguousarray(matrix[:n_items], dtype=np.float32)
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ def original_ids(config: Mapping[str, Any], field: str, n: int) -> list[str]:
     for path in files:
         try:
             table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+        except (ValueError, OSError, csv.Error) as error:
             raise UserError(f"{path.name}: cannot be read as a mapping file: {error}".splitlines()[0]) from None
         if field not in table.columns or len(table.columns) != 2:
             continue
         names = next(column for column in table.columns if column != field)
         numbers = pd.to_numeric(table[field], errors="coerce")
-        if numbers.isna().any():
-            raise UserError(f"{path.name}: column {field} holds {table[field][numbers.isna()].iloc[0]!r}, no integer")
+        bad = ~numbers.between(0, 2**53) | (numbers % 1 != 0)
+        if bad.any():
+            raise UserError(f"{path.name}: column {field} holds {table[field][bad].iloc[0]!r}, no integer from 0 up")
         by_number = dict(zip(numbers.astype(int), table[names], strict=True))
         missing = [number for number in range(n) if number not in by_number]
         if missing:

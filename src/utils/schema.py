@@ -28,7 +28,7 @@ def setting(
 
     Args:
         help: what the key means, with its unit.
-        low, high: the closed range of a number (of each entry of a list).
+        low, high: the closed range of a number (of each entry of a list or mapping).
         above: an open lower bound.
         choices: the words allowed for a string (for each entry of a list).
         alias: other names under which published configurations know the key.
@@ -54,6 +54,11 @@ class Key:
         return any(typing.get_origin(option) is list for option in _options(self.type))
 
     @property
+    def is_word(self) -> bool:
+        """Whether the value is a string, which on the command line needs no YAML."""
+        return str in _options(self.type)
+
+    @property
     def optional(self) -> bool:
         return type(None) in _options(self.type)
 
@@ -70,13 +75,13 @@ class Key:
         if rule["choices"]:
             words += " out of " + ", ".join(rule["choices"])
         if rule["above"] is not None:
-            words += f" above {rule['above']:g}"
+            words += f" above {rule['above']:.10g}"
         if rule["low"] is not None and rule["high"] is not None:
-            words += f" from {rule['low']:g} to {rule['high']:g}"
+            words += f" from {rule['low']:.10g} to {rule['high']:.10g}"
         elif rule["low"] is not None:
-            words += f" of at least {rule['low']:g}"
+            words += f" of at least {rule['low']:.10g}"
         elif rule["high"] is not None:
-            words += f" of at most {rule['high']:g}"
+            words += f" of at most {rule['high']:.10g}"
         return words
 
 
@@ -95,7 +100,7 @@ def check_value(key: Key, value: Any) -> Any:
     for option in _options(key.type):
         try:
             converted = _convert(option, value)
-        except ValueError:
+        except (ValueError, OverflowError):  # an integer beyond the floats
             continue
         converted = _canonical(key, converted)
         if _in_range(key, converted):
@@ -166,9 +171,9 @@ def _canonical(key: Key, value: Any) -> Any:
 
 def _in_range(key: Key, value: Any) -> bool:
     rule = key.field.metadata
-    entries = value if isinstance(value, list) else [value]
+    entries = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
     for entry in entries:
-        if entry is None or isinstance(entry, bool | dict):
+        if entry is None or isinstance(entry, bool | dict | list):
             continue
         if isinstance(entry, str):
             if rule["choices"] and entry not in rule["choices"]:

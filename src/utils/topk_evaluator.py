@@ -49,7 +49,7 @@ def ranked_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of each row, ties broken by the smaller column, whatever the device.
 
     Args:
-        scores: [B, I], no NaN.
+        scores: [B, I], no NaN; -inf: not to be ranked.
         k: at most I.
 
     Returns:
@@ -62,7 +62,7 @@ def ranked_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     columns = columns.gather(1, order)
     if k < n_items:
         # A tie across the boundary: which of the equals topk took is undefined, so those rows are sorted in full.
-        tied = (values[:, k - 1] == values[:, k]) & torch.isfinite(values[:, k])
+        tied = (values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)
         if tied.any():
             full, by_rank = scores[tied].sort(dim=1, descending=True, stable=True)
             best[tied], columns[tied] = full[:, :k], by_rank[:, :k]
@@ -117,7 +117,7 @@ class TopKEvaluator:
         """Ranks with `scorer`, which maps user ids [B] to scores [B, I].
 
         Raises:
-            FloatingPointError: if a score is NaN.
+            FloatingPointError: if a score is NaN or +inf; -inf takes an item out of the ranking.
         """
         k = max(self.topk)
         tops, hits = [], []
@@ -128,11 +128,11 @@ class TopKEvaluator:
             mask = slice(self._mask_start[begin], self._mask_start[end])
             scores[self._mask_rows[mask] - begin, self._mask_items[mask]] = -torch.inf
             best, items = ranked_topk(scores, k)
-            if best.isnan().any():
-                raise FloatingPointError("a score is NaN")
+            if not (best < torch.inf).all():  # topk takes NaN for the greatest
+                raise FloatingPointError("a score is NaN or infinite")
             keys = items + self.n_items * torch.arange(begin, end, device=self.device)[:, None]
             place = torch.searchsorted(self._relevant, keys).clamp_(max=len(self._relevant) - 1)
-            ranked = torch.isfinite(best)
+            ranked = best > -torch.inf
             hits.append(((self._relevant[place] == keys) & ranked).cpu().numpy())
             tops.append(items.masked_fill(~ranked, -1).cpu().numpy())
         return self.measure(np.concatenate(tops), np.concatenate(hits))

@@ -1,0 +1,45 @@
+"""What the benchmark scripts share: the source path, synthetic data sets in memory, alternating timings."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from utils.config import Config, Request, resolve
+from utils.dataset import Dataset, load_dataset
+from utils.registry import model_class
+
+
+def config_for(model: str, dataset: str, **overrides: Any) -> Config:
+    """The settings of one run, as the command line would resolve them."""
+    words = {key: [value] for key, value in overrides.items()}
+    configs, _ = resolve(Request([model], [dataset], words), {model: model_class(model).settings})
+    return configs[0]
+
+
+def synthetic(size: Mapping[str, Any], features: bool) -> Dataset:
+    """A generated data set with the sizes of a `SyntheticSpec`."""
+    return load_dataset(config_for("LightGCN", "demo", synthetic=dict(size)), needs_features=features)
+
+
+def alternate(tasks: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each task, the tasks taking turns so that all see the same state of the machine; one round unmeasured."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for number in range(rounds + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median(values: list[float]) -> float:
+    """The median, in seconds."""
+    return statistics.median(values)

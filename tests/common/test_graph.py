@@ -1,0 +1,161 @@
+"""Graphs against dense float64 matrices."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from toys import N_ITEMS, N_USERS, split_of, toy_dataset
+
+from common.graph import (
+    SparseSymmetric,
+    bipartite_adjacency,
+    normalize_symmetric,
+    normalized_interaction_graph,
+)
+from utils.cache import ArrayCache
+
+# User 2 and item 3 are isolated; the pair (0, 1) stands twice.
+USERS, ITEMS = np.array([0, 0, 1, 3, 0, 3]), np.array([1, 0, 1, 2, 1, 0])
+
+
+def dense_adjacency(users, items, n_users, n_items):
+    a = np.zeros((n_users + n_items, n_users + n_items))
+    for user, item in zip(users, items, strict=True):
+        a[user, n_users + item] = a[n_users + item, user] = 1
+    return a
+
+
+def dense_normalized(a):
+    out = np.zeros_like(a)
+    for i in range(len(a)):
+        for j in range(len(a)):
+            if a[i, j]:
+                out[i, j] = a[i, j] / (a[i].sum() ** 0.5 * a[j].sum() ** 0.5)
+    return out
+
+
+@pytest.fixture
+def dense():
+    """A symmetric matrix [9, 9], float32 values, with an empty row."""
+    random = np.random.default_rng(0)
+    upper = np.triu(random.standard_normal((9, 9)) * (random.random((9, 9)) < 0.4)).astype(np.float32)
+    a = upper + np.triu(upper, 1).T
+    a[4] = a[:, 4] = 0
+    assert (a != 0).sum() > 10
+    return a.astype(np.float64)
+
+
+def test_adjacency_has_a_one_per_pair_and_direction_however_often_the_pair_occurs():
+    a = bipartite_adjacency(USERS, ITEMS, 4, 4)
+    np.testing.assert_array_equal(a.toarray(), dense_adjacency(USERS, ITEMS, 4, 4))
+
+
+def test_normalisation_equals_the_dense_formula_and_isolated_nodes_have_zero_rows():
+    a = dense_adjacency(USERS, ITEMS, 4, 4)
+    normalized = normalize_symmetric(sp.csr_matrix(a))
+    np.testing.assert_allclose(normalized.toarray(), dense_normalized(a), rtol=1e-15)
+    for isolated in (2, 4 + 3):
+        assert not normalized.toarray()[isolated].any()
+        assert not normalized.toarray()[:, isolated].any()
+
+
+def test_normalisation_takes_weights_into_account():
+    random = np.random.default_rng(0)
+    a = random.random((6, 6)) * (random.random((6, 6)) < 0.6)
+    a = a + a.T
+    np.testing.assert_allclose(normalize_symmetric(sp.csr_matrix(a)).toarray(), dense_normalized(a), rtol=1e-14)
+
+
+def test_the_interaction_graph_is_made_of_training_interactions_alone():
+    data = toy_dataset()
+    identity = torch.eye(N_USERS + N_ITEMS, dtype=torch.float64)
+    found = normalized_interaction_graph(data).product(identity).numpy()
+    expected = dense_normalized(dense_adjacency(data.train.users, data.train.items, N_USERS, N_ITEMS))
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    assert not found[N_USERS - 1].any(), "the user without training interactions"
+    assert not found[-1].any(), "the item without any interaction"
+    assert not found[-2].any(), "the item of the test split alone"
+
+
+def test_the_interaction_graph_comes_from_the_cache_unless_the_training_interactions_change(tmp_path):
+    data = toy_dataset()
+    data.cache = ArrayCache(tmp_path)
+    first = normalized_interaction_graph(data)
+    assert len(list(tmp_path.iterdir())) == 1
+    again = normalized_interaction_graph(data)
+    assert len(list(tmp_path.iterdir())) == 1
+    for name, buffer in first.named_buffers():
+        assert torch.equal(buffer, again.get_buffer(name))
+    other = toy_dataset()
+    other.splits["train"] = split_of(data.train.users[1:], data.train.items[1:])
+    other.cache = data.cache
+    assert len(normalized_interaction_graph(other).columns) == len(first.columns) - 2
+
+
+@pytest.mark.parametrize("path", ["product", "csr_product"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_both_products_equal_the_dense_one(dense, dtype, path):
+    matrix = SparseSymmetric(sp.csr_matrix(dense))
+    x = torch.randn(9, 5, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    product = getattr(matrix, path)(x)
+    assert product.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-14
+    torch.testing.assert_close(product.double(), torch.from_numpy(dense) @ x.double(), rtol=0, atol=tolerance)
+    assert not product[4].any(), "an empty row"
+    strided = torch.randn(5, 9, dtype=dtype).T
+    torch.testing.assert_close(
+        getattr(matrix, path)(strided).double(), torch.from_numpy(dense) @ strided.double(), rtol=0, atol=tolerance
+    )
+
+
+def test_the_order_of_a_matrix_s_entries_does_not_matter(dense):
+    rows, columns = dense.nonzero()
+    order = np.random.default_rng(0).permutation(len(rows))
+    shuffled = sp.csr_matrix(sp.coo_matrix((dense[rows, columns][order], (rows[order], columns[order])), (9, 9)))
+    x = torch.randn(9, 3)
+    expected = SparseSymmetric(sp.csr_matrix(dense)).product(x)
+    assert torch.equal(SparseSymmetric(shuffled).product(x), expected)
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 4])
+def test_propagate_mean_equals_the_mean_of_dense_powers(dense, n_layers):
+    matrix = SparseSymmetric(sp.csr_matrix(dense))
+    x = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    a = torch.from_numpy(dense)
+    expected = torch.zeros_like(x)
+    for power in range(n_layers + 1):
+        expected += torch.linalg.matrix_power(a, power) @ x
+    torch.testing.assert_close(matrix.propagate_mean(x, n_layers), expected / (n_layers + 1), rtol=1e-12, atol=1e-12)
+    assert torch.equal(x, before), "the argument is left alone"
+
+
+def test_gradients_of_products_are_right(dense):
+    matrix = SparseSymmetric(sp.csr_matrix(dense))
+    x = torch.randn(9, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(matrix, (x,))
+    for n_layers in (0, 1, 3):
+        assert torch.autograd.gradcheck(lambda x, n=n_layers: matrix.propagate_mean(x, n), (x,))
+
+
+def test_gradients_survive_a_gradient_that_is_expanded(dense):
+    matrix = SparseSymmetric(sp.csr_matrix(dense))
+    x = torch.randn(9, 2, dtype=torch.float64, requires_grad=True)
+    for product in (matrix, lambda x: matrix.propagate_mean(x, 2)):
+        (found,) = torch.autograd.grad(product(x).sum(), x)  # the gradient of a sum has stride 0
+        torch.testing.assert_close(found, product(torch.ones_like(x)).detach())
+
+
+def test_propagation_keeps_no_layer_for_the_backward_pass(dense):
+    matrix = SparseSymmetric(sp.csr_matrix(dense))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        matrix.propagate_mean(torch.randn(9, 2, requires_grad=True), 4).sum().backward()
+    assert kept == []
+
+
+def test_the_matrix_moves_with_its_module_and_stays_out_of_the_state_dict(dense):
+    matrix = SparseSymmetric(sp.csr_matrix(dense))
+    assert matrix.state_dict() == {}
+    assert list(matrix.parameters()) == []
+    assert matrix.double().weights.dtype == torch.float64

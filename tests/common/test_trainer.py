@@ -1,0 +1,476 @@
+"""The training loop: stopping, schedule, clipping, divergence, resuming, one test at the end."""
+
+import csv
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from toys import CPU, ignore_progress, make_config, toy_dataset, train_loader
+from torch import nn
+
+from common import trainer as trainer_module
+from common.abstract_recommender import GeneralRecommender
+from common.trainer import Diverged, EarlyStopping, Trainer, loss_terms, make_optimizer
+from utils import quick_start
+from utils.errors import UserError
+from utils.registry import model_class
+from utils.runs import RunFolder
+from utils.settings import LEARNERS
+
+STEPS = 3  # per epoch: 150 training interactions in batches of 64
+
+
+class Slope(GeneralRecommender):
+    """A weight [4] whose loss is `slope` times its sum: every step's gradient is known."""
+
+    slope = 1.0
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.weight = nn.Parameter(torch.zeros(4))
+        self.log = []
+
+    def calculate_loss(self, batch):
+        assert self.training
+        self.log.append("loss")
+        return {"first": self.slope * self.weight.sum(), "second": 0 * self.weight.sum()}
+
+    def forward(self):
+        self.log.append("forward")
+        return torch.ones(self.n_users, 1), torch.arange(float(self.n_items))[:, None]
+
+    def pre_epoch_processing(self):
+        self.log.append("pre")
+
+    def post_epoch_processing(self):
+        self.log.append("post")
+
+
+class Scripted:
+    """A validator that gives one score after the other and the weight's state at that time."""
+
+    def __init__(self, scores):
+        self.scores, self.calls = scores, 0
+
+    def evaluate(self, scorer):
+        scorer(torch.tensor([0]))
+        score = self.scores[self.calls]
+        self.calls += 1
+        return SimpleNamespace(means=lambda: {"recall@5": score})
+
+
+def make_trainer(folder, scores=None, model=Slope, progress=ignore_progress, **overrides):
+    overrides = {"learner": "sgd", "epochs": 1000} | overrides
+    config, data = make_config("BPR", **overrides), toy_dataset()
+    scores = [epoch / 1000 for epoch in range(1, 1001)] if scores is None else scores
+    loader = train_loader(data, config["train_batch_size"])
+    assert len(loader) == STEPS
+    return Trainer(config, model(config, data), loader, Scripted(scores), RunFolder(folder), progress)
+
+
+def saved_weight(folder):
+    best = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return best["epoch"], best["model"]["weight"]
+
+
+def history(folder):
+    with open(folder / "history.csv") as file:
+        return list(csv.DictReader(file))
+
+
+# Early stopping
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "decimals", "stops_at", "best"),
+    [
+        ([0.1, 0.1, 0.1, 0.1], 2, None, 4, 1),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.4, 0.4], 2, None, 8, 5),
+        ([0.1, 0.05, 0.05, 0.11, 0.05, 0.11, 0.05], 2, None, 7, 4),
+        ([0.3, 0.2], 0, None, 2, 1),
+        ([0.0, 0.0], 0, None, 2, 1),
+        ([0.10001, 0.10002, 0.10003, 0.10004], 2, 4, 4, 1),
+        ([0.10001, 0.10002, 0.10003, 0.10004, 0, 0, 0], 2, None, 7, 4),
+        ([0.10004, 0.10006, 0.1, 0.1, 0.1], 2, 4, 5, 2),
+    ],
+)
+def test_training_stops_after_the_evaluation_that_exceeds_the_patience(
+    scores, patience, decimals, stops_at, best, tmp_path
+):
+    trainer = make_trainer(tmp_path, scores, stopping_step=patience, valid_decimals=decimals)
+    trainer.fit()
+    assert trainer.validator.calls == stops_at == len(history(tmp_path))
+    assert trainer.state.stopping.best_epoch == best
+    epoch, weight = saved_weight(tmp_path)
+    assert epoch == best
+    assert weight[0].item() == pytest.approx(-best * STEPS * 1e-3, rel=1e-4), "the weights of that very epoch"
+    assert trainer.restore_best() == best
+    assert torch.equal(trainer.model.weight, weight)
+
+
+def test_stopping_follows_its_counter():
+    stopping = EarlyStopping(patience=1)
+    outcomes = []
+    for epoch, score in enumerate([0.2, 0.2, 0.3, 0.3, 0.1], 1):
+        better = stopping.update(score, epoch)
+        outcomes.append((better, stopping.waited, stopping.stop))
+    assert outcomes == [(True, 0, False), (False, 1, False), (True, 0, False), (False, 1, False), (False, 2, True)]
+    assert (stopping.best, stopping.best_epoch) == (0.3, 3)
+
+
+def test_patience_counts_evaluations_and_not_epochs(tmp_path):
+    trainer = make_trainer(tmp_path, [0.2, 0.1, 0.1], stopping_step=1, eval_step=3)
+    trainer.fit()
+    assert trainer.state.epoch == 9
+    assert [row["epoch"] for row in history(tmp_path) if row["valid_recall@5"]] == ["3", "6", "9"]
+    assert saved_weight(tmp_path)[0] == 3
+
+
+def test_an_evaluation_takes_place_however_few_the_epochs(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=2, eval_step=10)
+    trainer.fit()
+    assert trainer.validator.calls == 1
+    assert saved_weight(tmp_path)[0] == 2
+
+
+# Steps
+
+
+def test_an_epoch_runs_hooks_steps_and_one_evaluation_in_order(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=2)
+    trainer.fit()
+    assert trainer.model.log == ["pre", *["loss"] * STEPS, "post", "forward"] * 2
+
+
+def test_learning_rate_decays_smoothly_and_is_the_one_that_steps(tmp_path):
+    epochs, rate = 52, 0.01
+    trainer = make_trainer(tmp_path, epochs=epochs, learning_rate=rate, learning_rate_scheduler=[0.96, 50])
+    trainer.fit()
+    rates = [row["learning_rate"] for row in trainer.state.history]
+    assert rates == pytest.approx([rate * 0.96 ** (epoch / 50) for epoch in range(epochs)], rel=1e-12)
+    assert rates[50] == pytest.approx(0.96 * rate, rel=1e-12)
+    assert trainer.model.weight[0].item() == pytest.approx(-STEPS * sum(rates), rel=1e-4)
+
+
+def test_learning_rate_is_constant_by_default(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=3, learning_rate=0.01)
+    trainer.fit()
+    assert [row["learning_rate"] for row in trainer.state.history] == [0.01] * 3
+
+
+@pytest.mark.parametrize(
+    ("clip", "step"),
+    [
+        (None, 100),  # slope
+        (0.5, 0.5 / 2),  # the norm of four equal entries is twice an entry
+        ({"max_norm": 0.5}, 0.5 / 2),
+        ({"max_norm": 0.5, "norm_type": 1.0}, 0.5 / 4),
+        (1e6, 100),  # larger than the norm: no clipping
+    ],
+    ids=str,
+)
+def test_gradients_are_clipped_by_their_total_norm(clip, step, tmp_path, monkeypatch):
+    monkeypatch.setattr(Slope, "slope", 100.0)
+    trainer = make_trainer(tmp_path, epochs=1, learning_rate=0.01, clip_grad_norm=clip)
+    trainer.fit()
+    expected = torch.full((4,), -STEPS * 0.01 * step)
+    torch.testing.assert_close(trainer.model.weight.detach(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_every_optimiser_goes_downhill_with_the_rate_and_decay_asked_for(learner, tmp_path):
+    trainer = make_trainer(tmp_path, epochs=2, learner=learner, learning_rate=0.02, weight_decay=0.5)
+    trainer.fit()
+    assert (trainer.model.weight < -0.02).all()
+    (group,) = trainer.optimizer.param_groups
+    assert (group["initial_lr"], group["weight_decay"]) == (0.02, 0.5)
+    assert type(trainer.optimizer).__name__.lower() == learner
+
+
+def test_the_optimiser_has_every_parameter_of_the_model():
+    data = toy_dataset()
+    config = make_config("GTC")
+    model = quick_start.build_model(config, data, CPU)
+    (group,) = make_optimizer(config, model).param_groups
+    assert {id(p) for p in group["params"]} == {id(p) for p in model.parameters()}
+
+
+def test_history_holds_the_mean_of_each_term_and_the_sum(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=1, learning_rate=0.5)
+    trainer.fit()
+    (row,) = history(tmp_path)
+    # The weight's sum before steps 1, 2, 3 is 0, -2, -4.
+    assert float(row["loss_first"]) == pytest.approx(-2, rel=1e-6)
+    assert float(row["loss_second"]) == 0
+    assert float(row["loss"]) == pytest.approx(-2, rel=1e-6)
+    assert float(row["valid_recall@5"]) == 0.001
+
+
+def test_terms_have_names_whatever_form_a_loss_has():
+    one, two = torch.tensor(1.0), torch.tensor(2.0)
+    assert loss_terms(one) == {"loss": one}
+    assert loss_terms((one, two)) == {"loss_1": one, "loss_2": two}
+    assert loss_terms({"bpr": one}) == {"bpr": one}
+
+
+def test_the_terms_of_a_tuple_are_summed(tmp_path):
+    class Pair(Slope):
+        def calculate_loss(self, batch):
+            return self.weight.sum(), 2 * self.weight[:2].sum().reshape(1)
+
+    trainer = make_trainer(tmp_path, model=Pair, epochs=1, learning_rate=0.01)
+    trainer.fit()
+    expected = torch.tensor([-0.09, -0.09, -0.03, -0.03])
+    torch.testing.assert_close(trainer.model.weight.detach(), expected)
+    assert "loss_loss_2" in history(tmp_path)[0]
+
+
+def test_progress_is_told_what_is_going_on(tmp_path):
+    told = []
+    make_trainer(tmp_path, [0.25, 0.125], epochs=2, progress=lambda *words: told.append(words)).fit()
+    assert [(epoch, share) for epoch, share, _ in told] == [(0, 1.0), (1, 0.0), (1, 1.0), (2, 0.0)]
+    assert {key: told[3][2][key] for key in ("recall@5", "best")} == {"recall@5": 0.125, "best": 0.25}
+
+
+# Divergence
+
+
+def failing(at_call, value=math.nan, term="second"):
+    """A model one of whose terms is `value` at one of its steps, counted from 1."""
+
+    class Failing(Slope):
+        def calculate_loss(self, batch):
+            terms = super().calculate_loss(batch)
+            if self.log.count("loss") == at_call:
+                terms[term] = terms[term] + value
+            return terms
+
+    return Failing
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(("call", "term"), [(1, "first"), (3 * STEPS + 2, "second"), (3 * STEPS + 3, "first")])
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_epoch_step_and_term(call, term, value, tmp_path):
+    trainer = make_trainer(tmp_path, [0.1, 0.2, 0.15, 0.3], failing(call, value, term))
+    epoch, step = (call - 1) // STEPS + 1, (call - 1) % STEPS + 1
+    with pytest.raises(Diverged, match=f"^epoch {epoch}, step {step}: loss term '{term}' is {value}$"):
+        trainer.fit()
+    assert trainer.validator.calls == trainer.state.epoch == epoch - 1
+    if epoch > 1:
+        assert saved_weight(tmp_path)[0] == 2
+        assert torch.isfinite(saved_weight(tmp_path)[1]).all()
+        assert [row["epoch"] for row in history(tmp_path)] == ["1", "2", "3"]
+
+
+def test_the_step_is_named_right_in_an_epoch_of_several_looks(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "CHECK_EVERY", 2)
+    trainer = make_trainer(tmp_path, model=failing(2 * STEPS + 3))
+    with pytest.raises(Diverged, match="epoch 3, step 3"):
+        trainer.fit()
+    assert trainer.state.history[0]["loss_first"] == pytest.approx(-4e-3, rel=1e-4), "the mean is over all looks"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_ends_the_run_and_names_the_epoch(value, tmp_path):
+    class Lost(Slope):
+        def forward(self):
+            users, items = super().forward()
+            return users, items + (value if self.log.count("forward") == 2 else 0)
+
+    data, config = toy_dataset(), make_config("BPR")
+    evaluator = quick_start.make_evaluator(config, data, "valid", CPU)
+    trainer = Trainer(
+        config, Lost(config, data), train_loader(data), evaluator, RunFolder(tmp_path), ignore_progress
+    )
+    with pytest.raises(Diverged, match="^epoch 2: a score is NaN or infinite$"):
+        trainer.fit()
+    assert saved_weight(tmp_path)[0] == 1
+    assert len(history(tmp_path)) == 1
+
+
+# Whole runs
+
+
+@pytest.fixture
+def data():
+    return toy_dataset()
+
+
+@pytest.fixture
+def go(tmp_path, data):
+    """Runs a model; equal words give the same settings and a folder of their own."""
+
+    def run(model="LightGCN", resume=False, **overrides):
+        config = make_config(model, **{"epochs": 4, "output_dir": str(tmp_path), "learning_rate": 0.01} | overrides)
+        folder = RunFolder.latest(config) if resume else RunFolder.new(config)
+        return quick_start.run(config, folder, data, ignore_progress, resume=resume)
+
+    return run
+
+
+def numbers(result):
+    """Everything that a run has computed, without its times."""
+    rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in history(result.folder)]
+    metrics = json.loads((result.folder / "metrics.json").read_text())
+    assert metrics.pop("seconds") > 0
+    return {"history": rows, "metrics": metrics, "per_user": (result.folder / "per_user.csv").read_text()}
+
+
+def weights(result):
+    return torch.load(result.folder / "checkpoint.pt", weights_only=True)
+
+
+def assert_same_weights(one, other):
+    assert one["epoch"] == other["epoch"]
+    assert one["model"].keys() == other["model"].keys()
+    for name, tensor in one["model"].items():
+        assert torch.equal(tensor, other["model"][name]), name
+
+
+def test_the_test_split_is_scored_once_and_from_the_best_weights(go, monkeypatch):
+    calls, scripted = [], [0.1, 0.4, 0.2, 0.3, 0.4]
+
+    def make(config, dataset, split, device):
+        evaluator = quick_start.TopKEvaluator(
+            dataset, split, config["metrics"], config["topk"], config["protocol"], 4096, device
+        )
+
+        class Watched:
+            def evaluate(self, scorer):
+                calls.append((split, scorer(torch.tensor([0]))))
+                evaluation = evaluator.evaluate(scorer)
+                if split == "valid":
+                    n = [name for name, _ in calls].count("valid")
+                    evaluation.values["recall@5"] = np.full(len(evaluation.users), scripted[n - 1])
+                return evaluation
+
+        return Watched()
+
+    monkeypatch.setattr(quick_start, "make_evaluator", make)
+    result = go("LightGCN")
+    assert [split for split, _ in calls] == ["valid"] * 4 + ["valid", "test"]
+    assert result.metrics["best_epoch"] == 2
+    assert torch.equal(calls[-1][1], calls[1][1]), "scores of the test are those of the second epoch"
+    assert not torch.equal(calls[-1][1], calls[3][1])
+    assert weights(result)["epoch"] == 2
+
+
+@pytest.mark.parametrize("model", ["BPR", "LightGCN", "VBPR", "GTC"])
+def test_two_runs_with_one_seed_are_equal_and_with_another_are_not(model, go):
+    first, second, other = go(model), go(model), go(model, seed=7)
+    assert first.folder != second.folder
+    assert numbers(first) == numbers(second)
+    assert_same_weights(weights(first), weights(second))
+    assert numbers(first)["history"] != numbers(other)["history"]
+
+
+@pytest.mark.parametrize("model", ["LightGCN", "GTC"])
+def test_metrics_do_not_depend_on_the_evaluation_batch_size(model, go):
+    runs = [numbers(go(model, eval_batch_size=size)) for size in (1, 7, 4096)]
+    assert runs[0] == runs[1] == runs[2]
+
+
+class Interrupted(Exception):
+    """What stands for a kill."""
+
+
+def interrupt(monkeypatch, model, at):
+    """Makes a run of `model` fail: at its n-th step, or at writing its n-th last.pt."""
+    kind, number = at
+    calls = []
+    original_loss, original_write = model_class(model).calculate_loss, trainer_module.write_torch
+
+    def calculate_loss(self, batch):
+        calls.append("step")
+        if kind == "step" and calls.count("step") == number:
+            raise Interrupted
+        return original_loss(self, batch)
+
+    def write_torch(path, content):
+        calls.append(path.name)
+        if kind == path.name and calls.count(path.name) == number:
+            raise Interrupted
+        original_write(path, content)
+
+    monkeypatch.setattr(model_class(model), "calculate_loss", calculate_loss)
+    monkeypatch.setattr(trainer_module, "write_torch", write_torch)
+
+
+@pytest.mark.parametrize("model", ["LightGCN", "GTC"])
+def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(model, go, monkeypatch):
+    options = {"epochs": 5, "learning_rate_scheduler": [0.5, 1]}
+    whole = go(model, **options)
+    assert len(history(whole.folder)) == 5
+    places = [("step", STEPS * epoch + 1 + epoch % STEPS) for epoch in range(5)]
+    places += [("last.pt", 1), ("last.pt", 3), ("last.pt", 5), ("checkpoint.pt", 1)]
+    for place in places:
+        with monkeypatch.context() as patch:
+            interrupt(patch, model, place)
+            with pytest.raises(Interrupted):
+                go(model, **options)
+        torch.rand(3)  # the stream that the next process starts with is another one
+        resumed = go(model, resume=True, **options)
+        assert resumed.folder != whole.folder
+        assert numbers(resumed) == numbers(whole), place
+        assert_same_weights(weights(resumed), weights(whole))
+        assert not (resumed.folder / "last.pt").exists(), "a finished run keeps no state"
+
+
+def test_a_run_interrupted_twice_goes_on_to_the_same_bits(go, monkeypatch):
+    whole = go("GTC")
+    for number, at in enumerate((STEPS + 2, STEPS + 1)):  # in the second epoch, then in the third
+        with monkeypatch.context() as patch:
+            interrupt(patch, "GTC", ("step", at))
+            with pytest.raises(Interrupted):
+                go("GTC", resume=number > 0)
+    resumed = go("GTC", resume=True)
+    assert numbers(resumed) == numbers(whole)
+    assert_same_weights(weights(resumed), weights(whole))
+
+
+def test_patience_is_remembered_by_a_resumed_run(tmp_path):
+    scores = [0.3, 0.2, 0.2, 0.2, 0.2]
+    with pytest.raises(IndexError):
+        make_trainer(tmp_path, scores[:2], stopping_step=2).fit()
+    trainer = make_trainer(tmp_path, scores[2:], stopping_step=2)
+    assert trainer.resume()
+    trainer.fit()
+    assert trainer.state.epoch == 4
+    assert trainer.state.stopping.best_epoch == 1
+
+
+def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path):
+    assert not make_trainer(tmp_path).resume()
+
+
+def test_the_state_of_another_model_is_refused_in_one_line(tmp_path):
+    class Wider(Slope):
+        def __init__(self, config, dataset):
+            super().__init__(config, dataset)
+            self.weight = nn.Parameter(torch.zeros(5))
+
+    make_trainer(tmp_path, epochs=1).fit()
+    with pytest.raises(UserError, match="not a state of this model") as error:
+        make_trainer(tmp_path, model=Wider).resume()
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_that_diverges_says_so_in_its_results_and_keeps_what_there_was(go, monkeypatch):
+    original, calls = model_class("GTC").calculate_loss, []
+
+    def calculate_loss(self, batch):
+        calls.append(1)
+        terms = original(self, batch)
+        return terms | {"generation": terms["generation"] * math.nan} if len(calls) == 2 * STEPS + 2 else terms
+
+    monkeypatch.setattr(model_class("GTC"), "calculate_loss", calculate_loss)
+    result = go("GTC")
+    assert result.metrics["status"] == "diverged"
+    assert result.metrics["error"] == "epoch 3, step 2: loss term 'generation' is nan"
+    assert result.metrics["epochs"] == 2
+    assert result.metrics["test"] is None
+    assert len(history(result.folder)) == 2
+    assert all(torch.isfinite(tensor).all() for tensor in weights(result)["model"].values())
