@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.graph import SparseSymmetric, normalized_interaction_graph
@@ -106,6 +107,11 @@ class GeneralRecommender(nn.Module):
         if self._keep:
             self._embeddings = users, items
         return score_all_items(users[batch[0]], items)
+
+
+def batch_rows(batch: Tensor, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows [B, D] of users [U, D], and of items [I, D] for positives and negatives, of a batch [3, B]."""
+    return F.embedding(batch[0], users), F.embedding(batch[1], items), F.embedding(batch[2], items)
 
 
 @torch.no_grad()

@@ -248,16 +248,17 @@ class Trainer:
         path = self.folder.file("last.pt")
         if not path.is_file():
             return False
-        saved = read_torch(path)
         try:
+            saved = read_torch(path)
             self.state = _State(**saved["state"] | {"stopping": EarlyStopping(**saved["state"]["stopping"])})
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scheduler.last_epoch = saved["scheduler"]["last_epoch"]
             self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
             _set_random_streams(saved["random"], self.loader)
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise UserError(f"{path}: not a state of this model ({error})".splitlines()[0]) from None
+        except (UserError, AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0].removeprefix(f"{path}: ")
+            raise UserError(f"{path}: cannot be continued from ({reason}); start anew without --resume") from None
         return True
 
 

@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from common.abstract_recommender import GeneralRecommender
+from common.abstract_recommender import GeneralRecommender, batch_rows
 from common.init import xavier_normal_embedding
 from common.losses import bpr_loss, frobenius_over_batch
 from utils.dataset import Dataset
@@ -47,8 +46,7 @@ class BPR(GeneralRecommender):
         return self.user_embedding, self.item_embedding
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
-        users = F.embedding(batch[0], self.user_embedding)
-        pos, neg = F.embedding(batch[1], self.item_embedding), F.embedding(batch[2], self.item_embedding)
+        users, pos, neg = batch_rows(batch, self.user_embedding, self.item_embedding)
         return {
             "bpr": bpr_loss((users * pos).sum(1), (users * neg).sum(1)),
             "reg": self.options.reg_weight * frobenius_over_batch(users, pos, neg),

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.abstract_recommender import GeneralRecommender
+from common.abstract_recommender import GeneralRecommender, batch_rows
 from common.diffusion import ConditionalUNet, LinearSchedule
 from common.features import standardized_features
 from common.init import xavier_normal_linear, xavier_uniform_embedding
@@ -129,11 +129,7 @@ class GTC(GeneralRecommender):
             generation_loss = generation_loss + loss
         fused = self.fuse(interaction, generated)
         all_users, all_items = fused.split([len(users), len(items)])
-        user, pos, neg = (
-            F.embedding(user_place, all_users),
-            F.embedding(item_place[0], all_items),
-            F.embedding(item_place[1], all_items),
-        )
+        user, pos, neg = batch_rows(torch.cat([user_place[None], item_place]), all_users, all_items)
         aligned_nodes = {
             "users": [torch.arange(len(users), device=nodes.device)],
             "items": [len(users) + item_place[0].unique()],
@@ -145,11 +141,7 @@ class GTC(GeneralRecommender):
             total_correlation([F.embedding(rows, view) for view in views], temperature_scale)
             for rows in aligned_nodes[options.tc_nodes]
         ]
-        ego = (
-            F.embedding(batch[0], self.user_embedding),
-            F.embedding(batch[1], self.item_embedding),
-            F.embedding(batch[2], self.item_embedding),
-        )
+        ego = batch_rows(batch, self.user_embedding, self.item_embedding)
         return {
             "bpr": bpr_loss((user * pos).sum(1), (user * neg).sum(1)),
             "generation": options.diff_weight * generation_loss,

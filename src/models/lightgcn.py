@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from common.abstract_recommender import GeneralRecommender
+from common.abstract_recommender import GeneralRecommender, batch_rows
 from common.init import xavier_uniform_embedding
 from common.losses import bpr_loss, frobenius_over_batch
 from utils.dataset import Dataset
@@ -55,17 +54,8 @@ class LightGCN(GeneralRecommender):
         return users, items
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
-        all_users, all_items = self.forward()
-        users, pos, neg = (
-            F.embedding(batch[0], all_users),
-            F.embedding(batch[1], all_items),
-            F.embedding(batch[2], all_items),
-        )
-        ego = (
-            F.embedding(batch[0], self.user_embedding),
-            F.embedding(batch[1], self.item_embedding),
-            F.embedding(batch[2], self.item_embedding),
-        )
+        users, pos, neg = batch_rows(batch, *self.forward())
+        ego = batch_rows(batch, self.user_embedding, self.item_embedding)
         return {
             "bpr": bpr_loss((users * pos).sum(1), (users * neg).sum(1)),
             "reg": self.options.reg_weight * frobenius_over_batch(*ego),

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ def _train(arguments: list[str]) -> int:
 
 def _request(words: Words) -> tuple[Request, list[str]]:
     """Turns words into a request, and says what is wrong with them."""
-    problems = []
+    problems: list[str] = []
     names: list[str] = []
     for word in words.options.get("model", []):
         try:
@@ -195,7 +195,9 @@ def _request(words: Words) -> tuple[Request, list[str]]:
         elif not values:
             # Without a value and unknown, it is most often a misspelt flag.
             unknown = name not in known and nearest(name, FLAGS)
-            problems.append(f"unknown option --{name}{nearest(name, known)}" if unknown else f"--{name}: a value is missing")
+            problems.append(
+                f"unknown option --{name}{nearest(name, known)}" if unknown else f"--{name}: a value is missing"
+            )
         if "list" in words.flags and values and name not in (*known, *WITHOUT_EFFECT):
             problems.append(f"unknown option --{name}{nearest(name, known)}")
     request = Request(
@@ -219,7 +221,7 @@ def _keys(models: Sequence[str]) -> dict[str, Key]:
 def _value(word: str, name: str, key: Key | None) -> Any:
     """Reads a value as YAML, so that 1e-3, true and [1, 2] mean what they say.
 
-    Where a key holds a word the value is taken as it stands, `2024`, `off` or `a #b` too, unless it is null, quoted or a list.
+    Where a key holds a word, the value is taken as it stands (`2024`, `off`, `a #b`) unless it is null, quoted or a list.
     """
     if not word or (key is not None and key.is_word and not re.match(r"['\"\[]|(null|~)$", word)):
         return word
@@ -336,8 +338,10 @@ def _generate(arguments: list[str]) -> int:
     try:
         spec = dataclasses.replace(SIZES[size], **values)
     except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"generate: {error}") from None
+        raise UserError(f"generate: {error}".replace("SyntheticSpec: ", "")) from None
     folder = data_folder(Request([], [], {"data_path": words.one("data_path")})) / name
+    if there := sorted(path.name for path in folder.glob("*_feat.npy")):
+        raise UserError(f"generate: {folder} holds {', '.join(there)}: delete the folder or choose another name")
     start = time.perf_counter()
     try:
         write(generate(spec), folder)
@@ -350,8 +354,8 @@ def _generate(arguments: list[str]) -> int:
     return 0
 
 
-def config_of(folder: Path) -> Config:
-    """The settings of a run folder, from its config.yaml, checked against the model's keys.
+def config_of(folder: Path, changed: Mapping[str, Any]) -> Config:
+    """The settings of a run folder, from its config.yaml with some changed, checked against the model's keys.
 
     Raises:
         UserError: if the folder is not a run folder of this code.
@@ -360,6 +364,7 @@ def config_of(folder: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (no config.yaml)")
     content = read_yaml(path, str(path))
-    model = model_name(str(content.pop("model", "")))
-    dataset = str(content.pop("dataset", ""))
-    return Config.from_values(model, model_class(model).settings, dataset, content, str(path))
+    if not isinstance(content.get("model"), str) or not isinstance(content.get("dataset"), str):
+        raise UserError(f"{path}: expected the names of a model and a data set, as a run writes them")
+    model, dataset = model_name(content.pop("model")), content.pop("dataset")
+    return Config.from_values(model, model_class(model).settings, dataset, {**content, **changed}, str(path))

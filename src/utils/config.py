@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ import yaml
 from utils.errors import UserError, nearest
 from utils.paths import CONFIGS, default_data_path
 from utils.schema import Key, check_value, keys_of
-from utils.settings import SETTINGS, WITHOUT_EFFECT
+from utils.settings import NOT_IDENTITY, SETTINGS, WITHOUT_EFFECT
 
 FEATURE_FILE_ALIASES = {"vision_feature_file": "visual", "text_feature_file": "textual"}
 COMMAND_LINE = "command line"
+LARGEST_LOG = 700  # e to it is still a float
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,6 +62,8 @@ def parse_yaml(text: str, name: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except (ValueError, RecursionError) as error:  # 2020-99-99 looks like a date; [[[[... goes too deep
+        raise UserError(f"{name}: not valid YAML: {error}") from None
 
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:
@@ -119,8 +123,9 @@ class Config(Mapping[str, Any]):
         resolver.layer({key: value for key, value in content.items() if key != "hyper_parameters"}, source)
         resolver.values["hyper_parameters"] = None
         runs = resolver.combinations(use_grid=False, first=True)
-        if resolver.problems:
-            raise UserError(*resolver.problems)
+        problems = resolver.problems or _cross_checks(runs[0])
+        if problems:
+            raise UserError(*problems)
         return runs[0]
 
     def to_yaml(self) -> str:
@@ -164,8 +169,8 @@ class _Resolver:
         """Lays one file over what is there; unknown keys are noted as mistakes."""
         for raw, value in content.items():
             if raw in FEATURE_FILE_ALIASES:
-                files = dict(self.values.get("modalities") or {})
-                files[FEATURE_FILE_ALIASES[raw]] = value
+                before = self.values.get("modalities") or {}
+                files = {**before, FEATURE_FILE_ALIASES[raw]: value} if isinstance(before, dict) else before
                 self._put("modalities", files, source)
             elif raw == "grid":
                 self._take_grid(value, source)
@@ -222,6 +227,11 @@ class _Resolver:
                     self.problems.append(f"{self._place(name)}: {name}: expected a list of values, got []")
                 elif doubled and len(self.problems) == n_problems:
                     self.problems.append(f"{self._place(name)}: {name} lists {doubled[0]!r} twice")
+                elif name in NOT_IDENTITY and len(axes[name]) > 1:
+                    self.problems.append(
+                        f"{self._place(name)}: {name}: expected one value, got {len(axes[name])}: it does not change "
+                        "what a run computes"
+                    )
             elif name in self.values:
                 checked[name] = self._checked(key, self.values[name])
             elif key.default is not _missing():
@@ -283,10 +293,18 @@ def _missing() -> Any:
 
 
 def data_folder(request: Request) -> Path:
-    """The folder of data sets that the request names: command line, then --config files, then the default."""
-    for content in (request.overrides, *(read_yaml(path, str(path)) for path in reversed(request.files))):
+    """The folder of data sets: what the command line says, else a --config file, overall.yaml or the default.
+
+    Raises:
+        UserError: for several folders, or a file that cannot be read.
+    """
+    overall = read_yaml(CONFIGS / "overall.yaml", "overall.yaml")
+    for content in (request.overrides, *(read_yaml(path, str(path)) for path in reversed(request.files)), overall):
         value = content.get("data_path")
-        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, list):
+            if len(value) != 1:
+                raise UserError(f"data_path: expected one folder, got {value}")
+            value = value[0]
         if value:
             return Path(str(value)).expanduser()
     return default_data_path()
@@ -319,8 +337,8 @@ def resolve(request: Request, model_settings: Mapping[str, type | None]) -> tupl
         for name in request.datasets
         if name not in datasets
     ]
-    if problems:
-        raise UserError(*problems)
+    if folder.exists() and not folder.is_dir():
+        problems.append(f"data_path: expected a folder that holds one folder per data set, got the file {folder}")
     runs: list[Config] = []
     notes: list[str] = []
     unknown_to_all: set[str] | None = None
@@ -339,8 +357,9 @@ def resolve(request: Request, model_settings: Mapping[str, type | None]) -> tupl
         unknown = set(resolver.override(request.overrides))
         unknown_to_all = unknown if unknown_to_all is None else unknown_to_all & unknown
         known_words |= {*resolver.keys, *resolver.aliases, *FEATURE_FILE_ALIASES}
-        resolver.values["data_path"] = str(folder)
-        resolver.sources.setdefault("data_path", "default")
+        if resolver.values.get("data_path") is None:
+            resolver.sources["data_path"] = "default"
+        resolver.values["data_path"] = str(folder.absolute())  # a run folder may be read from elsewhere
         runs += resolver.combinations(request.grid, request.first_combination)
         problems += [problem for problem in resolver.problems if problem not in problems]
         notes += [note for note in resolver.notes if note not in notes]
@@ -359,18 +378,27 @@ def resolve(request: Request, model_settings: Mapping[str, type | None]) -> tupl
 def _cross_checks(config: Config) -> list[str]:
     """Rules that bind several keys at once."""
     problems = []
-    if len(config["learning_rate_scheduler"]) != 2:
+    schedule = config["learning_rate_scheduler"]
+    if len(schedule) != 2:
+        problems.append(f"learning_rate_scheduler: expected two numbers [g, s], got {schedule}")
+    elif math.log(schedule[0]) * config["epochs"] / schedule[1] > LARGEST_LOG:
         problems.append(
-            f"learning_rate_scheduler: expected two numbers [g, s], got {config['learning_rate_scheduler']}"
+            f"learning_rate_scheduler: expected [g, s] with a finite g^(epochs/s), got {schedule} "
+            f"for {config['epochs']} epochs"
         )
     known = [f"{metric}@{k}" for metric in config["metrics"] for k in config["topk"]]
     if config["valid_metric"].lower() not in known:
         problems.append(
             f"valid_metric: expected one of metrics x topk ({', '.join(known)}), got '{config['valid_metric']}'"
         )
+    if len(config["field_separator"]) != 1:
+        problems.append(
+            f"field_separator: expected one character, got {config['field_separator']!r}; "
+            "a tab is \"\\t\" in YAML and $'\\t' in a shell"
+        )
     clip = config["clip_grad_norm"]
     if isinstance(clip, dict) and (set(clip) - {"max_norm", "norm_type"} or "max_norm" not in clip):
         problems.append(f"clip_grad_norm: expected a number or {{max_norm: a, norm_type: p}}, got {clip}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config["device"]):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", config["device"]):
         problems.append(f"device: expected auto, cpu, cuda or cuda:N, got '{config['device']}'")
     return problems

@@ -6,6 +6,7 @@ Format (that of MMRec): `NAME.inter`, a separated text file with a header and at
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from utils.cache import ArrayCache, Arrays
-from utils.errors import UserError
+from utils.errors import UserError, nearest
 from utils.paths import default_cache_path
 from utils.synthetic import SyntheticSpec, Truth, generate
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from utils.config import Config
 
 SPLITS = ("train", "valid", "test")
+SPARSEST = 1000  # largest id over number of interactions
 FILE_STEMS = {"image": "visual", "text": "textual", "audio": "acoustic"}
 
 
@@ -144,17 +146,21 @@ def load_dataset(config: Config, needs_features: bool = True) -> Dataset:
         UserError: with one line for each thing that is wrong with the files.
     """
     dataset = _generated(config, needs_features) if config["synthetic"] is not None else _read(config, needs_features)
-    dataset.cache = ArrayCache(Path(config["cache_dir"]) if config["cache_dir"] else default_cache_path())
+    dataset.cache = ArrayCache(Path(config["cache_dir"]).expanduser() if config["cache_dir"] else default_cache_path())
     if dataset.warnings and config["data_checks"] == "error":
         raise UserError(*dataset.warnings)
     return dataset
 
 
 def _generated(config: Config, needs_features: bool) -> Dataset:
+    known = [entry.name for entry in dataclasses.fields(SyntheticSpec)]
+    unknown = [name for name in config["synthetic"] if name not in known]
+    if unknown:
+        raise UserError(*(f"synthetic: unknown key '{name}'{nearest(name, known)}" for name in unknown))
     try:
         spec = SyntheticSpec(**config["synthetic"])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"synthetic: {error}") from None
+    except ValueError as error:
+        raise UserError(f"synthetic: {error}".replace("SyntheticSpec: ", "")) from None
     data = generate(spec, features=needs_features)
     splits = {
         name: Split(data.users[data.labels == label], data.items[data.labels == label])
@@ -176,12 +182,12 @@ def _read(config: Config, needs_features: bool) -> Dataset:
     users, items, labels = read_interactions(inter, config)
     n_users, n_items = int(users.max()) + 1, int(items.max()) + 1
     splits, warnings = make_splits(users, items, labels, n_users, n_items, config["filter_out_cold_start_users"])
-    empty = [split for split in SPLITS if len(splits[split]) == 0]
-    if empty:
-        raise UserError(
-            *(f"{inter.name}: the {split} split is empty; expected rows with {config['split_field']} "
-              f"{SPLITS.index(split)}" for split in empty)
-        )  # fmt: skip
+    for label, split in enumerate(SPLITS):
+        if not len(splits[split]):
+            rows = int((labels == label).sum())
+            wanted = f"expected rows with {config['split_field']} {label}"
+            cold = f"no user of its {rows:,} rows is in train"
+            raise UserError(f"{inter.name}: the {split} split is empty: {cold if rows else wanted}")
     dataset = Dataset(name, n_users, n_items, splits, {}, warnings)
     found = {"users": n_users, "items": n_items}
     found |= {split: int((labels == label).sum()) for label, split in enumerate(SPLITS)}
@@ -248,7 +254,8 @@ def read_interactions(
     if problems:
         raise UserError(*problems)
     largest = max(int(arrays[0].max()), int(arrays[1].max()))
-    if largest >= 2**31 - 1:
+    # Ids this far apart are raw ones: tables with a row for each would not fit memory.
+    if largest >= 2**31 - 1 or largest > SPARSEST * len(table):
         raise UserError(f"{path.name}: an id of {largest}; ids count from 0 without gaps, so map them to 0..n-1 first")
     return arrays[0], arrays[1], arrays[2]
 
@@ -300,6 +307,8 @@ def discover_features(folder: Path) -> dict[str, str]:
 
 def _feature_files(config: Config, folder: Path, warnings: list[str]) -> dict[str, str]:
     named = config["modalities"]
+    if named == {}:
+        raise UserError(f"modalities: expected at least one for {config.model}, got none")
     if named is None:
         found = discover_features(folder)
         if not found:
@@ -325,8 +334,8 @@ def read_features(path: Path, modality: str, n_items: int, warnings: list[str]) 
     try:
         with open(path, "rb") as file:
             matrix = np.lib.format.read_array(file, allow_pickle=False)  # not np.load: .npy and nothing else
-    except (OSError, ValueError) as error:
-        reason = "it holds Python objects" if "allow_pickle" in str(error) else str(error).splitlines()[0]
+    except Exception as error:  # a broken header raises many kinds, TokenError and MemoryError among them
+        reason = "it holds Python objects" if "allow_pickle" in str(error) else str(error).partition("\n")[0]
         raise UserError(f"{path.name} ({modality}): not a numeric .npy array: {reason}") from None
     if matrix.dtype.kind not in "fiu":
         raise UserError(f"{path.name} ({modality}): expected an array of numbers, got {matrix.dtype}")

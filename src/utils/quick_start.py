@@ -19,8 +19,9 @@ from utils.dataloader import TrainLoader
 from utils.dataset import Dataset, load_dataset
 from utils.errors import UserError
 from utils.id_mapping import original_ids
+from utils.memory import keep_freed_memory
 from utils.registry import model_class
-from utils.runs import RunFolder, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
+from utils.runs import RunFolder, code_version, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
 from utils.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
 
 
@@ -102,9 +103,10 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.use_deterministic_algorithms(config["deterministic"] and device.type == "cuda", warn_only=True)
+    keep_freed_memory()
     record = manifest(config, dataset, device)
     if resume:
-        _same_data(folder, record)
+        _same_run(folder, dataset)
     folder.lock()
     try:
         start = time.perf_counter()
@@ -168,14 +170,26 @@ def oracle_metrics(config: Config, dataset: Dataset) -> dict[str, float] | None:
     return evaluator.evaluate(lambda users: torch.from_numpy(truth.scores(users.numpy()))).means()
 
 
-def _same_data(folder: RunFolder, record: dict[str, Any]) -> None:
-    try:
-        before = json.loads(folder.file("manifest.json").read_text())
-    except (OSError, ValueError):
-        return  # killed before anything was recorded
-    if before.get("hashes") != record["hashes"]:
+def same_data(folder: RunFolder, dataset: Dataset) -> None:
+    """Checks that a run, finished or not, has seen the data that are there now.
+
+    Raises:
+        UserError: if not.
+    """
+    if folder.manifest().get("hashes") != dataset.fingerprint:
         raise UserError(f"{folder.path}: the data have changed since this run began; start it anew without --resume")
-    if before.get("versions", {}).get("code") != record["versions"]["code"]:
+
+
+def other_code(folder: RunFolder) -> str:
+    """A remark on a run that other code than this has made, else an empty string."""
+    return "" if folder.manifest()["versions"]["code"] == code_version() else " (by another version of the code)"
+
+
+def _same_run(folder: RunFolder, dataset: Dataset) -> None:
+    if not folder.file("last.pt").is_file():
+        return  # killed in its first epoch: there is nothing to go on from
+    same_data(folder, dataset)
+    if other_code(folder):
         raise UserError(f"{folder.path}: the code has changed since this run began; start it anew without --resume")
 
 

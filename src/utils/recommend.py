@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from utils.errors import UserError
 from utils.id_mapping import original_ids
 from utils.quick_start import build_model, pick_device
 from utils.registry import model_class
-from utils.runs import read_torch, write_csv
+from utils.runs import RunFolder, read_torch, write_csv
 from utils.topk_evaluator import ranked_topk
 
 SHOWN_USERS = 20
@@ -46,19 +45,26 @@ def recommend(
     Raises:
         UserError: for a folder that is no run, other data than the run's, unknown users, or a k beyond the items.
     """
-    config = config_of(folder)
-    changed = {"data_path": data_path or config["data_path"], "device": device_word or config["device"]}
-    config = replace(config, entries=config.entries | changed)
+    given = {"data_path": data_path, "device": device_word}
+    config = config_of(folder, {key: value for key, value in given.items() if value})
+    trained_on = RunFolder(folder).manifest()["hashes"]
+    if config["modalities"]:  # a data set file of the tree may name some that were not there
+        there = {name: file for name, file in config["modalities"].items() if name in trained_on}
+        config = replace(config, entries=config.entries | {"modalities": there or None})
     device = pick_device(config["device"])
+    output = output or folder / "recommendations.tsv"
+    if not output.parent.is_dir():
+        raise UserError(f"--output: there is no folder {output.parent}")
+    if not (folder / "checkpoint.pt").is_file():
+        raise UserError(
+            f"{folder}: no checkpoint.pt: the run is not through its first evaluation; --resume continues it"
+        )
     checkpoint = read_torch(folder / "checkpoint.pt")
     dataset = load_dataset(config, model_class(config.model).needs_features)
-    try:
-        trained_on = json.loads((folder / "manifest.json").read_text())["hashes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder}: no readable manifest.json, so the data cannot be checked") from None
     if trained_on != dataset.fingerprint:
         raise UserError(
-            f"{folder}: '{config.dataset}' in {config['data_path']} is not the data that this run trained on"
+            f"{folder}: '{config.dataset}' in {config['data_path']} is not the data that this run trained on; "
+            "--data_path names another folder"
         )
     wanted = list(range(dataset.n_users)) if users is None else users
     outside = [user for user in wanted if not 0 <= user < dataset.n_users]
@@ -95,9 +101,6 @@ def recommend(
         print(f"user {user_names[user]}: {' '.join(mine)}")
     if len(wanted) > SHOWN_USERS:
         print(f"... and {len(wanted) - SHOWN_USERS:,} more users")
-    output = output or folder / "recommendations.tsv"
-    if not output.parent.is_dir():
-        raise UserError(f"--output: there is no folder {output.parent}")
     write_csv(output, (dict(zip(("user", "rank", "item", "score"), row, strict=True)) for row in rows), "\t")
     print(f"written to {output}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -10,7 +11,6 @@ import os
 import platform
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,26 +23,44 @@ import torch
 from utils.config import Config
 from utils.dataset import Dataset
 from utils.errors import UserError
+from utils.settings import NOT_IDENTITY
 
-# Settings that do not change what a run computes, and so are not part of its identity.
-NOT_IDENTITY = {
-    "data_path", "output_dir", "cache_dir", "device", "threads", "deterministic", "save_topk", "group_by", "source",
-    "expected", "hyper_parameters", "data_checks", "eval_batch_size",
-}  # fmt: skip
+TEMPORARY = ".tmp"  # ends the name of a file that is being written
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed.
+
+    Raises:
+        UserError: if it cannot be written there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> bool:
+    """Makes a folder and those above it; returns whether it was not there before.
+
+    Raises:
+        UserError: if that cannot be done.
+    """
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        if path.is_dir():
+            return False
+        raise UserError(f"{path}: cannot be made a folder ({error.strerror}); choose another --output_dir") from None
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -103,14 +121,10 @@ class RunFolder:
     def new(cls, config: Config) -> RunFolder:
         """Makes a fresh folder; an earlier run is never touched."""
         base = cls._base(config)
-        base.parent.mkdir(parents=True, exist_ok=True)
         for number in range(1, 10**6):
             path = base if number == 1 else base.with_name(f"{base.name}_{number}")
-            try:
-                path.mkdir()
-            except FileExistsError:
-                continue
-            return cls(path)
+            if make_folder(path):
+                return cls(path)
         raise UserError(f"{base}: too many runs with the same settings")
 
     @classmethod
@@ -139,7 +153,22 @@ class RunFolder:
             content = json.loads(self.file("metrics.json").read_text())
         except (OSError, ValueError):
             return None
-        return content if isinstance(content, dict) else None
+        return content if isinstance(content, dict) and "status" in content else None
+
+    def manifest(self) -> dict[str, Any]:
+        """What manifest.json holds.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        path = self.file("manifest.json")
+        try:
+            content = json.loads(path.read_text())
+            if content["hashes"] and content["versions"]["code"]:
+                return dict(content)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        raise UserError(f"{path}: not readable, so the data of this run cannot be checked; start it anew")
 
     def lock(self) -> None:
         """Takes the folder for this process.
@@ -151,17 +180,28 @@ class RunFolder:
             import fcntl
         except ImportError:  # not on Windows, where two processes are on their own
             return
-        self._lock = open(self.file(".lock"), "w")  # noqa: SIM115 (held until unlock)
+        path = self.file(".lock")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = open(path, "w")  # noqa: SIM115 (held until unlock)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it before may have removed the file in between: then another lock counts.
+            held = os.path.samestat(os.fstat(lock.fileno()), path.stat())
         except OSError:
-            self._lock.close()
-            raise UserError(f"{self.path}: another process is running here") from None
+            held = False
+        if not held:
+            lock.close()
+            raise UserError(f"{self.path}: another process is running here; wait for it or stop it first")
+        self._lock = lock
+        for left in self.path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
 
     def unlock(self) -> None:
         if self._lock:
-            self._lock.close()
             self.file(".lock").unlink(missing_ok=True)
+            self._lock.close()
             self._lock = None
 
 

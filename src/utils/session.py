@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from torch import nn
 from tqdm import tqdm
 
 from utils.config import Config
 from utils.errors import UserError
-from utils.quick_start import DatasetShelf, Result, oracle_metrics, pick_device, run
-from utils.runs import RunFolder, identity, write_bytes, write_csv
+from utils.id_mapping import original_ids
+from utils.quick_start import DatasetShelf, Result, oracle_metrics, other_code, pick_device, run, same_data
+from utils.runs import RunFolder, identity, make_folder, write_bytes, write_csv
 from utils.tables import Row, summarize, to_cells, to_markdown, to_records, to_text
 
 
@@ -65,7 +68,9 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
         folder = RunFolder.latest(config) if resume else None
         metrics = folder.metrics() if folder else None
         if folder and metrics:
-            print(f"{head}: finished before, in {folder.path}")
+            same_data(folder, dataset)
+            print(f"{head}: {metrics['status']} before, in {folder.path}{other_code(folder)}")
+            folder.file("last.pt").unlink(missing_ok=True)  # killed after its last write, it could not tidy up
             results.append(Result(config, metrics, folder.path))
         else:
             going_on = folder is not None
@@ -77,8 +82,7 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
             print(f"  {_outcome(result)}", flush=True)
         if config.dataset not in oracles and (oracle := oracle_metrics(config, dataset)):
             oracles[config.dataset] = oracle
-    rows = summarize(results, oracles)
-    _report(configs, results, rows)
+    _report(configs, results, summarize(results, oracles))
     return 1 if any(result.metrics["status"] != "finished" for result in results) else 0
 
 
@@ -94,6 +98,17 @@ def check_all(configs: Sequence[Config], needs_features: Mapping[str, bool], she
                 problems.append(
                     f"topk: {max(config['topk'])} is more than the {dataset.n_items} items of '{config.dataset}'"
                 )
+            if "signal" in (config["group_by"] or ()) and dataset.truth is None:
+                problems.append(f"group_by: signal is known of generated data sets only, not of '{config.dataset}'")
+            problems += [
+                f"modalities: '{name}' cannot name a modality (letters, digits and _, and no word like items or type); "
+                "give its file another name under modalities"
+                for name in dataset.features
+                if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or hasattr(nn.ModuleDict, name)
+            ]
+            if config["save_topk"]:  # read now, so that a mistake in a mapping file costs no training
+                original_ids(config, config["user_id_field"], dataset.n_users)
+                original_ids(config, config["item_id_field"], dataset.n_items)
         except UserError as error:
             problems += error.problems
             continue
@@ -117,7 +132,7 @@ def _outcome(result: Result) -> str:
 
 
 def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence[Row]) -> None:
-    if not any(row.test for row in rows):
+    if len(results) == 1 and results[0].metrics["status"] != "finished":
         return
     print()
     if len(results) == 1:
@@ -131,7 +146,7 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
         sets = "-".join(dict.fromkeys(config.dataset for config in configs))
         key = hashlib.sha256(" ".join(f"{identity(c)}s{c['seed']}" for c in configs).encode()).hexdigest()[:8]
         folder = Path(configs[0]["output_dir"]).expanduser() / "comparisons" / f"{words[:60]}-{sets[:40]}-{key}"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_csv(folder / "comparison.csv", to_records(rows))
         write_bytes(folder / "comparison.md", to_markdown(cells).encode())
         print(f"written to {folder}/comparison.csv and comparison.md")

@@ -21,7 +21,7 @@ class RunSettings:
     output_dir: str = setting("folder that run folders are made in", alias=("checkpoint_dir",))
     cache_dir: str | None = setting("folder of derived graphs and reduced features; null: .cache/ of the project")
     device: str = setting("auto (CUDA where there is one), cpu, cuda or cuda:N")
-    threads: int | None = setting("CPU threads of PyTorch; null: as many as there are cores", low=1)
+    threads: int | None = setting("CPU threads of PyTorch; null: as many as there are cores", low=1, high=1024)
     seed: int = setting("seed of every random stream of the run", low=0, high=2**32 - 1)
     deterministic: bool = setting("on CUDA, ask for deterministic kernels (a CPU run always is)")
     save_topk: bool = setting("write topk.tsv: the test users' best items", alias=("save_recommended_topk",))
@@ -84,6 +84,12 @@ class EvalSettings:
 
 
 SETTINGS = (RunSettings, DataSettings, TrainSettings, EvalSettings)
+
+# Settings that do not change what a run computes, and so are not part of its identity.
+NOT_IDENTITY = {
+    "data_path", "output_dir", "cache_dir", "device", "threads", "deterministic", "save_topk", "group_by", "source",
+    "expected", "hyper_parameters", "data_checks", "eval_batch_size",
+}  # fmt: skip
 
 # Keys of published MMRec files that have no meaning here: read, named in a note, and otherwise without effect.
 WITHOUT_EFFECT = {

@@ -138,6 +138,29 @@ def test_the_denoiser_depends_on_every_input_and_on_its_own_row_alone(network):
         assert moved[[0, 1, 3, 4]].max() < 1e-6, name
 
 
+def test_the_denoiser_is_the_one_drawn(network):
+    """Down with time at every level and the condition at the first, up with skips joined, x itself joined last."""
+    state = {name: tensor.double() for name, tensor in network.state_dict().items()}
+
+    def layer(name, x):
+        return state[f"{name}.weight"] @ x + state.get(f"{name}.bias", 0)
+
+    def silu(x):
+        return x / (1 + torch.exp(-x))
+
+    x, condition = randn(1, 8, seed=1), randn(1, 8, seed=2)
+    one, two, three = layer("time", sinusoidal_embedding(30, 10)[7].double()).split([12, 20, 16])
+    start = x[0].double()
+    first = silu(layer("down.0", start) + one + layer("condition", condition[0].double()))
+    second = silu(layer("down.1", first) + two)
+    third = silu(layer("down.2", second) + three)
+    up = torch.cat([silu(layer("up.0", third)), second])
+    up = torch.cat([silu(layer("up.1", up)), first])
+    up = torch.cat([silu(layer("up.2", up)), start])
+    found = network(x, torch.tensor([7]), condition)[0]
+    torch.testing.assert_close(found.double(), layer("out", up), rtol=1e-5, atol=1e-6)
+
+
 def test_every_entry_of_the_inputs_reaches_every_entry_of_the_noise(network):
     t = torch.full((1,), 4)
     for place, name in ((0, "x"), (1, "condition")):

@@ -2,8 +2,10 @@
 
 import math
 
+import naive
 import pytest
 import torch
+from naive import rows_of
 
 from common import losses
 from common.losses import (
@@ -16,8 +18,12 @@ from common.losses import (
 )
 
 
+def stream(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def randn(*shape, seed=0, dtype=torch.float64, **options):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed), **options)
+    return torch.randn(*shape, dtype=dtype, generator=stream(seed), **options)
 
 
 def scalar(value, **options):
@@ -29,10 +35,7 @@ def scalar(value, **options):
 
 def test_bpr_loss_equals_the_naive_mean():
     pos, neg = 3 * randn(7, seed=1), 3 * randn(7, seed=2)
-    naive = 0.0
-    for p, n in zip(pos.tolist(), neg.tolist(), strict=True):
-        naive -= math.log(1e-10 + 1 / (1 + math.exp(-(p - n))))
-    assert bpr_loss(pos, neg).item() == pytest.approx(naive / 7, rel=1e-14)
+    assert bpr_loss(pos, neg).item() == pytest.approx(naive.bpr(pos.tolist(), neg.tolist()), rel=1e-14)
 
 
 def test_bpr_loss_and_its_gradient_stay_finite_at_any_score():
@@ -46,14 +49,8 @@ def test_bpr_loss_and_its_gradient_stay_finite_at_any_score():
 
 def test_frobenius_over_batch_equals_the_naive_sum_of_unsquared_norms():
     matrices = [randn(5, 3, seed=1), randn(5, 6, seed=2), randn(5, 3, seed=3)]
-    naive = 0.0
-    for matrix in matrices:
-        squares = 0.0
-        for row in matrix.tolist():
-            for value in row:
-                squares += value * value
-        naive += math.sqrt(squares) / 5
-    assert frobenius_over_batch(*matrices).item() == pytest.approx(naive, rel=1e-14)
+    expected = naive.frobenius_over_batch(*map(rows_of, matrices))
+    assert frobenius_over_batch(*matrices).item() == pytest.approx(expected, rel=1e-14)
 
 
 def test_frobenius_gradient_is_finite_where_everything_is_zero():
@@ -64,14 +61,14 @@ def test_frobenius_gradient_is_finite_where_everything_is_zero():
 
 def test_half_squared_l2_over_batch_equals_the_naive_sum_of_squares():
     matrices = [randn(5, 3, seed=1), randn(5, 6, seed=2)]
-    naive = sum(value * value for matrix in matrices for row in matrix.tolist() for value in row) / 2 / 5
-    assert half_squared_l2_over_batch(*matrices).item() == pytest.approx(naive, rel=1e-14)
+    expected = naive.half_squared_l2_over_batch(*map(rows_of, matrices))
+    assert half_squared_l2_over_batch(*matrices).item() == pytest.approx(expected, rel=1e-14)
 
 
 # Cross-entropy with given positives
 
 
-def naive_cross_entropy(anchors, others, positives, scale):
+def plain_cross_entropy(anchors, others, positives, scale):
     """The definition, entry by entry, differentiable."""
     total = scalar(0.0)
     for i in range(len(anchors)):
@@ -84,12 +81,12 @@ def naive_cross_entropy(anchors, others, positives, scale):
 def test_contrastive_cross_entropy_and_its_gradients_equal_the_naive_ones(block, monkeypatch):
     monkeypatch.setattr(losses._ContrastiveCrossEntropy, "BLOCK", block)
     arguments = [randn(10, 4, seed=1), randn(10, 4, seed=2), randn(10, seed=3), scalar(2.5)]
-    found, naive = ([argument.clone().requires_grad_() for argument in arguments] for _ in range(2))
-    loss, expected = contrastive_cross_entropy(*found), naive_cross_entropy(*naive)
+    found, plain = ([argument.clone().requires_grad_() for argument in arguments] for _ in range(2))
+    loss, expected = contrastive_cross_entropy(*found), plain_cross_entropy(*plain)
     torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
     (3 * loss).backward()
     (3 * expected).backward()
-    for name, one, other in zip(("anchors", "others", "positives", "scale"), found, naive, strict=True):
+    for name, one, other in zip(("anchors", "others", "positives", "scale"), found, plain, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-11, atol=1e-14, msg=lambda m, n=name: f"{n}: {m}")
         assert other.grad.abs().max() > 1e-3, "there is something to compare"
 
@@ -120,76 +117,36 @@ def test_no_matrix_of_batch_by_batch_is_kept_for_the_backward_pass(loss):
 # Symmetric InfoNCE
 
 
-def naive_info_nce(first, second, scale):
-    first, second = (normalized(view) for view in (first, second))
-    size, total = len(first), 0.0
-    for a, b in ((first, second), (second, first)):
-        for i in range(size):
-            logits = [scale * dot(a[i], b[j]) for j in range(size)]
-            total += math.log(sum(math.exp(logit) for logit in logits)) - logits[i]
-    return total / (2 * size)
-
-
-def normalized(view):
-    return [[value / math.sqrt(dot(row, row)) for value in row] for row in view.tolist()]
-
-
-def dot(*rows):
-    return sum(math.prod(values) for values in zip(*rows, strict=True))
-
-
 def test_info_nce_equals_the_naive_double_loop():
     first, second = randn(7, 4, seed=1), 3 * randn(7, 4, seed=2)
     found = info_nce(first, second, scalar(4.0)).item()
-    assert found == pytest.approx(naive_info_nce(first, second, 4.0), rel=1e-13)
+    assert found == pytest.approx(naive.info_nce(rows_of(first), rows_of(second), 4.0), rel=1e-13)
     assert found == pytest.approx(info_nce(second, first, scalar(4.0)).item(), rel=1e-13), "it is symmetric"
 
 
 # Total correlation
 
 
-def naive_total_correlation(views, scale, seed):
-    """Anchor by anchor, row by row, negative by negative, with the permutations drawn in the same order."""
-    generator = torch.Generator().manual_seed(seed)
-    unit = [normalized(view) for view in views]
-    size, width = views[0].shape
-    factor = scale * math.sqrt(width) ** (len(views) - 2)
-    total = 0.0
-    for anchor in range(len(views)):
-        others = [m for m in range(len(views)) if m != anchor]
-        orders = {m: torch.randperm(size, generator=generator).tolist() for m in others}
-        for i in range(size):
-            logits = []
-            for j in range(size):
-                if j == i:
-                    rows = [unit[m][i] for m in others]
-                else:
-                    rows = [unit[m][orders[m][j]] for m in others]
-                logits.append(factor * dot(unit[anchor][i], *rows))
-            total += math.log(sum(math.exp(logit) for logit in logits)) - logits[i]
-    return total / (len(views) * size)
-
-
 @pytest.mark.parametrize("n_views", [3, 4, 5])
 def test_total_correlation_equals_the_naive_triple_loop(n_views):
     views = [(m + 1) * randn(7, 5, seed=m) for m in range(n_views)]
-    found = total_correlation(views, scalar(3.0), torch.Generator().manual_seed(9)).item()
-    assert found == pytest.approx(naive_total_correlation(views, 3.0, seed=9), rel=1e-13)
-    assert found != pytest.approx(naive_total_correlation(views, 3.0, seed=8), rel=1e-4), "permutations matter"
+    rows = [rows_of(view) for view in views]
+    found = total_correlation(views, scalar(3.0), stream(9)).item()
+    assert found == pytest.approx(naive.total_correlation(rows, 3.0, stream(9)), rel=1e-13)
+    assert found != pytest.approx(naive.total_correlation(rows, 3.0, stream(8)), rel=1e-4), "permutations matter"
 
 
 def test_total_correlation_of_two_views_is_symmetric_info_nce():
     views = [randn(7, 4, seed=1), randn(7, 4, seed=2)]
     found = total_correlation(views, scalar(4.0)).item()
-    assert found == pytest.approx(naive_info_nce(*views, 4.0), rel=1e-13)
+    assert found == pytest.approx(naive.info_nce(*map(rows_of, views), 4.0), rel=1e-13)
 
 
 def test_total_correlation_draws_from_the_default_stream_unless_told_otherwise():
     views = [randn(7, 5, seed=m) for m in range(3)]
     torch.manual_seed(9)
-    assert total_correlation(views, scalar(3.0)).item() == pytest.approx(
-        naive_total_correlation(views, 3.0, seed=9), rel=1e-13
-    )
+    expected = naive.total_correlation([rows_of(view) for view in views], 3.0, stream(9))
+    assert total_correlation(views, scalar(3.0)).item() == pytest.approx(expected, rel=1e-13)
 
 
 def test_total_correlation_needs_two_views():
@@ -203,7 +160,7 @@ def test_total_correlation_has_the_gradient_of_its_formula(n_views):
     scale = scalar(2.0, requires_grad=True)
 
     def loss(scale, *views):
-        return total_correlation(list(views), scale, torch.Generator().manual_seed(0))
+        return total_correlation(list(views), scale, stream(0))
 
     assert torch.autograd.gradcheck(loss, (scale, *views))
 
@@ -216,7 +173,7 @@ def test_total_correlation_is_lower_when_the_views_agree(n_views):
     # A product of unit vectors is large where all of them sit on few coordinates with the same signs.
     signs = torch.eye(16, dtype=torch.float64)[torch.arange(size) % 16]
     agree = [signs + 0.05 * randn(size, 16, seed=m) for m in range(n_views)]
-    generator = torch.Generator().manual_seed(0)
+    generator = stream(0)
     unrelated = total_correlation(apart, scalar(2.0), generator).item()
     assert unrelated > 0.99 * chance
     assert total_correlation(agree, scalar(2.0), generator).item() < 0.95 * chance
@@ -228,7 +185,7 @@ def test_total_correlation_sees_what_only_all_views_together_tell():
     joint = first * second
     pairs = [info_nce(*pair, scalar(2.0)).item() for pair in ((first, joint), (second, joint), (first, second))]
     assert min(pairs) > 0.99 * math.log(size), "no pair of views tells anything"
-    found = total_correlation([first, second, joint], scalar(2.0), torch.Generator().manual_seed(0)).item()
+    found = total_correlation([first, second, joint], scalar(2.0), stream(0)).item()
     assert found < 0.7 * math.log(size)
 
 
@@ -240,7 +197,7 @@ def test_total_correlation_is_finite_at_extreme_scales(n_views, scale, size):
     with torch.no_grad():
         views[0][3] = 0
     temperature = torch.tensor(scale, requires_grad=True)
-    loss = total_correlation(views, temperature, torch.Generator().manual_seed(0))
+    loss = total_correlation(views, temperature, stream(0))
     loss.backward()
     assert torch.isfinite(loss)
     assert loss >= 0

@@ -1,0 +1,396 @@
+"""What every registered model must do, whatever it is; a model that cannot is named here with the reason."""
+
+import itertools
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from toys import (
+    BOTH,
+    N_ITEMS,
+    N_USERS,
+    WIDTHS,
+    all_scores,
+    build,
+    checkerboard,
+    make_config,
+    on_double,
+    one_batch,
+    relabelled,
+    total,
+    toy_dataset,
+    train_loader,
+)
+from torch import Tensor, nn
+
+from common.abstract_recommender import GeneralRecommender
+from common.trainer import loss_terms, make_optimizer
+from utils.registry import available_models, model_class
+
+MODELS = list(available_models())
+WITH_FEATURES = [name for name in MODELS if model_class(name).needs_features]
+
+# (model, settings) to the parameters that get no gradient there, and why.
+WITHOUT_GRADIENT: dict[tuple[str, str], dict[str, str]] = {
+    ("VBPR", "reg_weight 0"): {"projection.bias": "it cancels in every difference of scores"},
+}
+SETTINGS = {"as published": {}, "reg_weight 0": {"reg_weight": 0.0}}
+
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def loss_of(model, batch):
+    return total(loss_terms(model.calculate_loss(batch)))
+
+
+def train(model, dataset, epochs, learning_rate=0.01, batch_size=64):
+    """A plain training loop with the project's own optimiser."""
+    optimizer = make_optimizer(make_config("BPR", learning_rate=learning_rate), model)
+    loader = train_loader(dataset, batch_size)
+    model.train()
+    for _ in range(epochs):
+        model.pre_epoch_processing()
+        for batch in loader.epoch():
+            loss = loss_of(model, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.post_epoch_processing()
+    return model
+
+
+def test_there_are_models():
+    assert {"BPR", "LightGCN", "VBPR", "GTC"} <= set(MODELS)
+    assert {"VBPR", "GTC"} <= set(WITH_FEATURES)
+
+
+# Parameters
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@every_model
+def test_every_parameter_gets_a_gradient_and_moves(name, setting):
+    data = toy_dataset()
+    model = build(name, data, **SETTINGS[setting])
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    loss_of(model.train(), one_batch(data)).backward()
+    excused = WITHOUT_GRADIENT.get((name, setting), {})
+    assert set(excused) <= set(before)
+    largest = max(parameter.grad.abs().max() for parameter in model.parameters() if parameter.grad is not None)
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{key} has no gradient"
+        assert torch.isfinite(parameter.grad).all(), f"the gradient of {key} is not finite"
+        strength = parameter.grad.abs().max() / largest
+        if key in excused:
+            assert strength < 1e-6, f"{key} has a gradient after all"
+        else:
+            assert strength > 1e-6, f"the gradient of {key} is zero"
+    train(model, data, epochs=1)
+    for key, parameter in model.named_parameters():
+        if key not in excused:
+            assert not torch.equal(parameter, before[key]), f"{key} does not move"
+            assert torch.isfinite(parameter).all(), key
+
+
+def trainable_tensors(root: object) -> dict[int, str]:
+    """Every float tensor that requires a gradient and can be reached from an object's attributes: id to path."""
+    found: dict[int, str] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, object]] = [("model", root)]
+    while waiting:
+        path, thing = waiting.pop()
+        if id(thing) in seen or isinstance(thing, type | ModuleType | str | bytes | int | float | np.ndarray):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, Tensor):
+            if thing.requires_grad:
+                found[id(thing)] = path
+        elif isinstance(thing, dict):
+            waiting += [(f"{path}[{key!r}]", value) for key, value in thing.items()]
+        elif isinstance(thing, list | tuple | set | frozenset):
+            waiting += [(f"{path}[{number}]", value) for number, value in enumerate(thing)]
+        else:
+            waiting += [(f"{path}.{key}", value) for key, value in getattr(thing, "__dict__", {}).items()]
+            if closure := getattr(thing, "__closure__", None):
+                waiting += [(f"{path} (closure)", cell.cell_contents) for cell in closure]
+    return found
+
+
+def hidden_from_parameters(model: nn.Module) -> list[str]:
+    known = {id(parameter) for parameter in model.parameters()}
+    return sorted(path for key, path in trainable_tensors(model).items() if key not in known)
+
+
+def closing_over(thing):
+    return lambda: thing
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda layer: [layer],
+        lambda layer: {"a": ({"b": layer},)},
+        lambda layer: SimpleNamespace(inner=SimpleNamespace(net=layer)),
+        lambda layer: layer.weight,
+        lambda layer: layer.weight * 2,
+        closing_over,
+    ],
+    ids=["list", "dict", "object", "view", "leftover", "closure"],
+)
+def test_the_search_for_hidden_parameters_finds_them(hide):
+    model = nn.Module()
+    model.known = nn.Linear(2, 2)
+    model.same = [model.known]
+    assert hidden_from_parameters(model) == []
+    object.__setattr__(model, "hidden", hide(nn.Linear(2, 2)))
+    assert hidden_from_parameters(model)
+
+
+@every_model
+def test_nothing_hides_from_parameters(name):
+    data = toy_dataset()
+    model = build(name, data)
+    assert hidden_from_parameters(model) == []
+    train(model, data, epochs=1)
+    assert hidden_from_parameters(model) == [], "left over from training"
+    all_scores(model)
+    assert hidden_from_parameters(model) == [], "left over from an evaluation"
+
+
+@every_model
+def test_the_state_dict_is_the_whole_model(name):
+    data = toy_dataset()
+    model = train(build(name, data), data, epochs=2)
+    other = build(name, data, seed=5)
+    assert not torch.equal(all_scores(other), all_scores(model))
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    other.load_state_dict(state)
+    assert torch.equal(all_scores(other), all_scores(model))
+
+
+# Losses
+
+
+@every_model
+def test_the_batch_is_left_unchanged(name):
+    data = toy_dataset()
+    model = build(name, data).train()
+    batch = one_batch(data)
+    before = batch.clone()
+    loss_of(model, batch).backward()
+    assert torch.equal(batch, before)
+
+
+@every_model
+def test_a_batch_may_be_a_view_and_short(name):
+    data = toy_dataset()
+    model = build(name, data).train()
+    whole = one_batch(data)
+    losses = []
+    for batch in (whole[:, 5:6], whole[:, 5:6].clone()):
+        torch.manual_seed(0)
+        losses.append(loss_of(model, batch))
+    assert torch.isfinite(losses[0])
+    assert torch.equal(*losses)
+
+
+@every_model
+def test_loss_terms_are_scalars_and_training_lowers_their_sum(name):
+    data = toy_dataset()
+    model = build(name, data).train()
+    batch = one_batch(data, 200)
+    terms = loss_terms(model.calculate_loss(batch))
+    assert all(term.numel() == 1 for term in terms.values())
+
+    def mean_loss():
+        return float(np.mean([loss_of(model, batch).item() for _ in range(10)]))
+
+    before = mean_loss()
+    train(model, data, epochs=10)
+    assert mean_loss() < before - 0.02
+
+
+@every_model
+def test_the_seed_decides_initial_weights_and_losses(name):
+    data = toy_dataset()
+
+    def start(seed):
+        model = build(name, data, seed=seed).train()
+        return loss_of(model, one_batch(data)).item()
+
+    assert start(1) == start(1)
+    assert start(1) != start(2)
+
+
+# Scores
+
+
+@every_model
+def test_scores_are_finite_even_for_users_and_items_without_interactions(name):
+    data = toy_dataset()
+    model = train(build(name, data), data, epochs=3)
+    scores = all_scores(model)
+    assert scores.shape == (N_USERS, N_ITEMS)
+    assert scores.dtype == torch.float32
+    assert torch.isfinite(scores).all()
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+@every_model
+def test_scores_are_dot_products_of_the_embeddings_that_forward_gives(name):
+    data = toy_dataset()
+    model = build(name, data).eval()
+    with torch.no_grad():
+        users, items = model()
+    assert users.shape[0] == N_USERS
+    assert items.shape[0] == N_ITEMS
+    torch.testing.assert_close(all_scores(model), users @ items.T)
+
+
+@every_model
+def test_evaluation_is_deterministic_and_leaves_nothing_behind(name):
+    data = toy_dataset()
+    model = train(build(name, data), data, epochs=1)
+    before, state = all_scores(model), torch.get_rng_state()
+    assert torch.equal(all_scores(model), before)
+    torch.rand(10)
+    np.random.rand(3)  # noqa: NPY002 (the stream that a model could draw from)
+    assert torch.equal(all_scores(model), before), "scores depend on the random stream"
+    torch.set_rng_state(state)
+    all_scores(model)
+    assert torch.equal(torch.get_rng_state(), state), "an evaluation draws from the stream that training uses"
+    for seed in (1, 2):
+        model.train()
+        loss_of(model, one_batch(data, seed=seed))
+        assert torch.equal(all_scores(model), before), "scores depend on the last training batch"
+
+
+@every_model
+def test_scores_of_a_user_do_not_depend_on_the_evaluation_batch(name):
+    data = toy_dataset()
+    model = train(build(name, data), data, epochs=1)
+    scores = all_scores(model)
+    order = torch.randperm(N_USERS, generator=torch.Generator().manual_seed(0))
+    for size in (1, 7, N_USERS):
+        with model.scoring():
+            for users in order.split(size):
+                assert torch.equal(model.full_sort_predict((users,)), scores[users]), size
+    model.eval()
+    with torch.no_grad():
+        assert torch.equal(model.full_sort_predict((order[:3],)), scores[order[:3]]), "outside an evaluation"
+
+
+def copy_relabelled(source: nn.Module, target: nn.Module, orders: dict[int, Tensor]) -> None:
+    """Copies parameters; along a dimension of as many entries as there are users or items, to their new places."""
+    with torch.no_grad():
+        for one, other in zip(source.parameters(), target.parameters(), strict=True):
+            value = one
+            for dim, size in enumerate(one.shape):
+                if size in orders:
+                    value = value.index_select(dim, orders[size].argsort())
+            other.copy_(value)
+
+
+@pytest.mark.parametrize("what", ["items", "users", "both"])
+@every_model
+def test_relabelling_users_and_items_relabels_scores(name, what):
+    data = toy_dataset()
+    random = np.random.default_rng(3)
+    users = random.permutation(N_USERS) if what != "items" else np.arange(N_USERS)
+    items = random.permutation(N_ITEMS) if what != "users" else np.arange(N_ITEMS)
+    model = train(build(name, data), data, epochs=2)
+    other = build(name, relabelled(data, users, items), seed=5)
+    new_users, new_items = torch.from_numpy(users), torch.from_numpy(items)
+    everything = torch.cat([new_users, new_items + N_USERS])
+    copy_relabelled(model, other, {N_USERS: new_users, N_ITEMS: new_items, N_USERS + N_ITEMS: everything})
+    scores = all_scores(model)
+    assert scores.std() > 1e-3, "there is something to compare"
+    found = all_scores(other)[new_users][:, new_items]
+    torch.testing.assert_close(found, scores, rtol=1e-3, atol=1e-4 * scores.std().item())
+
+
+@every_model
+def test_single_precision_is_precise_enough(name):
+    data = toy_dataset()
+    model = train(build(name, data), data, epochs=2).eval()
+    with torch.no_grad():
+        single, double = model(), on_double(model)()
+    for one, other in zip(single, double, strict=True):
+        assert other.dtype == torch.float64
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4 * other.std().item())
+
+
+# Modalities
+
+
+@pytest.mark.parametrize("modalities", [["visual"], ["textual"], ["acoustic"], list(WIDTHS)], ids="+".join)
+@every_model
+def test_any_modalities_work(name, modalities):
+    data = toy_dataset(modalities)
+    model = train(build(name, data), data, epochs=1)
+    assert torch.isfinite(all_scores(model)).all()
+    for parameter in model.parameters():
+        assert torch.isfinite(parameter).all()
+    check_modality_embeddings(model)
+
+
+def check_modality_embeddings(model: GeneralRecommender) -> None:
+    model.eval()
+    with torch.no_grad():
+        given = model.modality_embeddings()
+        again = model.modality_embeddings()
+    assert set(given) <= {"id", *model.modalities}
+    for name, pair in given.items():
+        users, items = pair
+        assert users.shape == (N_USERS, users.shape[1]), name
+        assert items.shape == (N_ITEMS, users.shape[1]), name
+        for one, other in zip(pair, again[name], strict=True):
+            assert torch.isfinite(one).all(), name
+            assert torch.equal(one, other), f"{name} is not deterministic"
+    for one, other in itertools.combinations(given, 2):
+        assert not torch.equal(given[one][1], given[other][1]), f"{one} and {other} are the same"
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in WITH_FEATURES])
+def test_a_model_without_features_needs_none(name):
+    scores = [all_scores(build(name, toy_dataset(modalities))) for modalities in ([], BOTH)]
+    assert torch.equal(*scores)
+
+
+@pytest.mark.parametrize("modality", BOTH)
+@pytest.mark.parametrize("name", WITH_FEATURES)
+def test_every_modality_has_a_say(name, modality):
+    data = toy_dataset()
+    model = train(build(name, data), data, epochs=2)
+    changed = toy_dataset()
+    features = changed.features[modality]
+    changed.features[modality] = features[np.random.default_rng(0).permutation(len(features))]
+    other = build(name, changed)
+    other.load_state_dict(model.state_dict())
+    difference = (all_scores(other) - all_scores(model)).abs().max()
+    assert difference > 1e-3 * all_scores(model).std()
+
+
+# Learning
+
+
+@pytest.mark.parametrize("n_blocks", [2, 3])
+@every_model
+def test_a_planted_checkerboard_is_recovered(name, n_blocks):
+    data = checkerboard(n_blocks)
+    held_out = np.zeros((data.n_users, data.n_items), dtype=bool)
+    held_out[data.splits["test"].users, data.splits["test"].items] = True
+    own = (np.arange(data.n_users)[:, None] // 10) == (np.arange(data.n_items)[None] // 10)
+
+    def share_in_order(model):
+        """Share of (user, held-out item of the own block, item of another block) that are ranked as they should be."""
+        scores = all_scores(model).numpy()
+        return np.mean([
+            (row[hidden][:, None] > row[~inside][None]).mean()
+            for row, hidden, inside in zip(scores, held_out, own, strict=True)
+        ])  # fmt: skip
+
+    model = build(name, data)
+    assert share_in_order(model) < 0.8, "an untrained model does not know"
+    assert share_in_order(train(model, data, epochs=30, learning_rate=0.02, batch_size=32)) > 0.97

@@ -1,0 +1,47 @@
+"""The first losses of every model against those of the day they were frozen: a change of numbers is seen.
+
+If they are meant to change: `python tests/models/freeze_curves.py MODEL`.
+"""
+
+import subprocess
+import sys
+
+import freeze_curves
+import pytest
+from freeze_curves import STEPS, curve, read
+
+from utils.registry import available_models
+
+
+def test_every_model_is_frozen_and_no_other():
+    assert set(read()) == set(available_models())
+
+
+@pytest.mark.parametrize("name", list(available_models()))
+def test_losses_are_those_of_the_frozen_curve(name):
+    frozen, found = read()[name], curve(name)
+    assert list(found) == list(frozen), "the terms of the loss"
+    for term, numbers in found.items():
+        assert len(numbers) == STEPS
+        assert numbers == pytest.approx(frozen[term], rel=1e-4, abs=1e-9), f"{term} differs; if it is meant to: {__doc__}"
+        assert len(set(numbers)) == STEPS, f"{term} does not move"
+
+
+def test_one_model_can_be_frozen_without_touching_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(freeze_curves, "FILE", tmp_path / "curves.json")
+    monkeypatch.setattr(freeze_curves, "curve", lambda name: {"bpr": [0.5, 1 / 3]})
+    monkeypatch.setattr(sys, "argv", ["freeze_curves.py"])
+    freeze_curves.main()
+    assert set(read()) == set(available_models())
+    monkeypatch.setattr(freeze_curves, "curve", lambda name: {"bpr": [0.25]})
+    monkeypatch.setattr(sys, "argv", ["freeze_curves.py", "BPR"])
+    freeze_curves.main()
+    assert read()["BPR"] == {"bpr": [0.25]}
+    assert read()["LightGCN"] == {"bpr": [0.5, 0.333333]}
+
+
+def test_the_command_runs_by_itself_and_names_the_models():
+    command = [sys.executable, freeze_curves.__file__, "LightGNC"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown model LightGNC; there are BPR" in done.stderr
