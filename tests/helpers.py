@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from utils.config import Config, Request, resolve
+from utils.dataset import Dataset, make_splits
 from utils.errors import UserError
 from utils.schema import setting
 
@@ -88,3 +89,28 @@ class Planted:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.mark),)
+
+
+def dataset_of(rows: Sequence[Sequence[int]], n_users: int, n_items: int) -> Dataset:
+    """A data set of rows (user, item, label), without features."""
+    users, items, labels = np.asarray(rows, dtype=np.int64).reshape(-1, 3).T
+    splits, _ = make_splits(users, items, labels, n_users, n_items, filter_cold=False)
+    return Dataset("toy", n_users, n_items, splits)
+
+
+def random_dataset(seed: int = 0, n_users: int = 30, n_items: int = 25, test_users: int = 20) -> Dataset:
+    """Each user has 1 to 14 training items; only some users have 1 to 3 items for validation and for test.
+
+    The last item and the last user have no interaction; the item before the last stands in the test split only.
+    """
+    random = np.random.default_rng(seed)
+    rows = [(0, n_items - 2, 2)]
+    for user in range(n_users - 1):
+        items = random.permutation(n_items - 2)
+        cut = int(random.integers(1, 15))
+        rows += [(user, int(item), 0) for item in items[:cut]]
+        if user < test_users:
+            n_valid, n_test = random.integers(1, 4, size=2)
+            rows += [(user, int(item), 1) for item in items[cut : cut + n_valid]]
+            rows += [(user, int(item), 2) for item in items[cut + n_valid : cut + n_valid + n_test]]
+    return dataset_of(rows, n_users, n_items)

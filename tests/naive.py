@@ -112,7 +112,7 @@ def info_nce(first: Rows, second: Rows, scale: float) -> float:
 def total_correlation(views: Sequence[Rows], scale: float, generator: torch.Generator | None = None) -> float:
     """Anchor by anchor, row by row, negative by negative, with the permutations drawn in the source's order."""
     if len(views) == 2:
-        return info_nce(*views, scale)
+        return info_nce(views[0], views[1], scale)
     units = [[unit(row) for row in view] for view in views]
     size, width = len(views[0]), len(views[0][0])
     factor = scale * math.sqrt(width) ** (len(views) - 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ def make_config(model: str, **overrides: Any) -> Config:
     return config
 
 
-def build(model: str, dataset: Dataset, **overrides: Any) -> GeneralRecommender:
-    """A seeded, untrained model with the settings of `make_config`."""
+def build(model: str, dataset: Dataset, **overrides: Any) -> Any:
+    """A seeded, untrained model with the settings of `make_config`; Any, for its class is known by name only."""
     return build_model(make_config(model, **overrides), dataset, CPU)
 
 
@@ -129,9 +129,22 @@ def all_scores(model: GeneralRecommender) -> Tensor:
         return model.full_sort_predict((torch.arange(model.n_users),))
 
 
-def on_double(model: GeneralRecommender) -> GeneralRecommender:
+def on_double(model: Any) -> Any:
     """A copy whose parameters and buffers are float64."""
     return copy.deepcopy(model).double()
+
+
+def saved_by(function: Callable[[], Any]) -> list[Tensor]:
+    """The tensors that autograd keeps while `function` runs."""
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        function()
+    return kept
 
 
 def ignore_progress(epoch: int, share: float, shown: dict[str, float]) -> None:

@@ -35,7 +35,8 @@ class ArrayCache:
         text = json.dumps({"version": version, **inputs}, sort_keys=True)
         path = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.npz"
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            # Opened here, since np.load leaves a damaged file open.
+            with open(path, "rb") as source, np.load(source, allow_pickle=False) as stored:
                 return {key: stored[key] for key in stored.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             arrays = build()
@@ -47,6 +48,8 @@ class ArrayCache:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
             os.replace(temporary, path)
         except OSError:
+            pass
+        finally:
             if temporary:
                 Path(temporary).unlink(missing_ok=True)
         return arrays

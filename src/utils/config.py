@@ -160,7 +160,7 @@ class _Resolver:
         self.aliases = {a: key.name for key in self.keys.values() for a in key.field.metadata["alias"]}
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
-        self.grid: dict[str, list[Any]] = {}
+        self.grid: dict[str, tuple[list[Any], str]] = {}  # values and where they stand
         self.named: list[str] = []
         self.problems: list[str] = []
         self.notes: list[str] = []
@@ -191,7 +191,7 @@ class _Resolver:
         # What a file searches, the command line sets; an axis that is named here too is named below.
         given = {self.aliases.get(raw, raw) for raw in overrides}
         self.named = [axis for axis in self.named if axis not in given]
-        self.grid = {axis: values for axis, values in self.grid.items() if axis not in given}
+        self.grid = {axis: found for axis, found in self.grid.items() if axis not in given}
         for raw, words in overrides.items():
             name = self.aliases.get(raw, raw)
             if raw in FEATURE_FILE_ALIASES or raw == "hyper_parameters":
@@ -216,7 +216,9 @@ class _Resolver:
                 value = self.values[name]
                 axes[name] = list(value) if isinstance(value, list) else [value]
         if use_grid:
-            axes = {**{name: values for name, values in self.grid.items() if name not in axes}, **axes}
+            searched = {name: found for name, found in self.grid.items() if name not in axes}
+            axes = {**{name: values for name, (values, _) in searched.items()}, **axes}
+            self.sources |= {name: source for name, (_, source) in searched.items()}
         checked: dict[str, Any] = {}
         for name, key in self.keys.items():
             if name in axes:
@@ -273,8 +275,7 @@ class _Resolver:
             elif not isinstance(values, list) or not values:
                 self.problems.append(f"{source}: grid: {raw}: expected a list of values, got {values!r}")
             else:
-                self.grid[name] = values
-                self.sources.setdefault(name, source)
+                self.grid[name] = values, source
 
     def _name_axes(self, content: Any, source: str) -> None:
         names = content if isinstance(content, list) else [content] if content else []
@@ -359,7 +360,10 @@ def resolve(request: Request, model_settings: Mapping[str, type | None]) -> tupl
         known_words |= {*resolver.keys, *resolver.aliases, *FEATURE_FILE_ALIASES}
         if resolver.values.get("data_path") is None:
             resolver.sources["data_path"] = "default"
-        resolver.values["data_path"] = str(folder.absolute())  # a run folder may be read from elsewhere
+        # A run folder may be read from elsewhere: its paths are absolute.
+        resolver.values["data_path"] = str(folder.absolute())
+        if isinstance(cache := resolver.values.get("cache_dir"), str):
+            resolver.values["cache_dir"] = str(Path(cache).expanduser().absolute())
         runs += resolver.combinations(request.grid, request.first_combination)
         problems += [problem for problem in resolver.problems if problem not in problems]
         notes += [note for note in resolver.notes if note not in notes]

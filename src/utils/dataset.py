@@ -146,7 +146,7 @@ def load_dataset(config: Config, needs_features: bool = True) -> Dataset:
         UserError: with one line for each thing that is wrong with the files.
     """
     dataset = _generated(config, needs_features) if config["synthetic"] is not None else _read(config, needs_features)
-    dataset.cache = ArrayCache(Path(config["cache_dir"]).expanduser() if config["cache_dir"] else default_cache_path())
+    dataset.cache = ArrayCache(Path(config["cache_dir"]) if config["cache_dir"] else default_cache_path())
     if dataset.warnings and config["data_checks"] == "error":
         raise UserError(*dataset.warnings)
     return dataset
@@ -182,12 +182,15 @@ def _read(config: Config, needs_features: bool) -> Dataset:
     users, items, labels = read_interactions(inter, config)
     n_users, n_items = int(users.max()) + 1, int(items.max()) + 1
     splits, warnings = make_splits(users, items, labels, n_users, n_items, config["filter_out_cold_start_users"])
+    empty = []
     for label, split in enumerate(SPLITS):
         if not len(splits[split]):
             rows = int((labels == label).sum())
             wanted = f"expected rows with {config['split_field']} {label}"
             cold = f"no user of its {rows:,} rows is in train"
-            raise UserError(f"{inter.name}: the {split} split is empty: {cold if rows else wanted}")
+            empty.append(f"{inter.name}: the {split} split is empty: {cold if rows else wanted}")
+    if empty:
+        raise UserError(*empty)
     dataset = Dataset(name, n_users, n_items, splits, {}, warnings)
     found = {"users": n_users, "items": n_items}
     found |= {split: int((labels == label).sum()) for label, split in enumerate(SPLITS)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ class DatasetShelf:
 
     key: str = ""
     dataset: Dataset | None = None
-    spoken: set[str] = field(default_factory=set)
 
     def get(self, config: Config, needs_features: bool) -> Dataset:
         """The data set that `config` names, read if it is not the one at hand."""
@@ -106,7 +105,7 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
     keep_freed_memory()
     record = manifest(config, dataset, device)
     if resume:
-        _same_run(folder, dataset)
+        check_resumable(folder, dataset)
     folder.lock()
     try:
         start = time.perf_counter()
@@ -117,6 +116,7 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         trainer = Trainer(config, model, loader, make_evaluator(config, dataset, "valid", device), folder, progress)
         if resume:
             trainer.resume()
+        progress(trainer.state.epoch, 0.0, {})
         metrics: dict[str, Any] = {"status": "finished", "valid": None, "test": None, "best_epoch": None}
         try:
             trainer.fit()
@@ -170,27 +170,24 @@ def oracle_metrics(config: Config, dataset: Dataset) -> dict[str, float] | None:
     return evaluator.evaluate(lambda users: torch.from_numpy(truth.scores(users.numpy()))).means()
 
 
-def same_data(folder: RunFolder, dataset: Dataset) -> None:
-    """Checks that a run, finished or not, has seen the data that are there now.
+def check_resumable(folder: RunFolder, dataset: Dataset) -> None:
+    """Checks that what a run folder holds was made from the data there are now, and, to go on with it, by this code.
 
     Raises:
         UserError: if not.
     """
-    if folder.manifest().get("hashes") != dataset.fingerprint:
+    finished = folder.metrics() is not None
+    if not finished and not folder.file("last.pt").is_file():
+        return  # killed in its first epoch: there is nothing to go on from
+    if folder.manifest()["hashes"] != dataset.fingerprint:
         raise UserError(f"{folder.path}: the data have changed since this run began; start it anew without --resume")
+    if not finished and other_code(folder):
+        raise UserError(f"{folder.path}: the code has changed since this run began; start it anew without --resume")
 
 
 def other_code(folder: RunFolder) -> str:
     """A remark on a run that other code than this has made, else an empty string."""
     return "" if folder.manifest()["versions"]["code"] == code_version() else " (by another version of the code)"
-
-
-def _same_run(folder: RunFolder, dataset: Dataset) -> None:
-    if not folder.file("last.pt").is_file():
-        return  # killed in its first epoch: there is nothing to go on from
-    same_data(folder, dataset)
-    if other_code(folder):
-        raise UserError(f"{folder.path}: the code has changed since this run began; start it anew without --resume")
 
 
 def _write_per_user(folder: RunFolder, valid: Evaluation, test: Evaluation) -> None:

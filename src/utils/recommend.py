@@ -55,6 +55,8 @@ def recommend(
     output = output or folder / "recommendations.tsv"
     if not output.parent.is_dir():
         raise UserError(f"--output: there is no folder {output.parent}")
+    if output.is_dir():
+        raise UserError(f"--output: expected a file to write, got the folder {output}")
     if not (folder / "checkpoint.pt").is_file():
         raise UserError(
             f"{folder}: no checkpoint.pt: the run is not through its first evaluation; --resume continues it"

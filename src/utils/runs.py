@@ -254,7 +254,7 @@ def peak_memory_bytes(device: torch.device) -> dict[str, int]:
     return memory
 
 
-def write_topk(path: Path, users: Sequence[int], topk: Sequence[Sequence[str]]) -> None:
+def write_topk(path: Path, users: Sequence[str], topk: Sequence[Sequence[str]]) -> None:
     """Writes `topk.tsv`: a line per user, the user, then items best first."""
-    lines = ["\t".join([str(user), *items]) for user, items in zip(users, topk, strict=True)]
+    lines = ["\t".join([user, *items]) for user, items in zip(users, topk, strict=True)]
     write_bytes(path, ("\n".join(lines) + "\n").encode())

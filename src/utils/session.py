@@ -14,7 +14,7 @@ from tqdm import tqdm
 from utils.config import Config
 from utils.errors import UserError
 from utils.id_mapping import original_ids
-from utils.quick_start import DatasetShelf, Result, oracle_metrics, other_code, pick_device, run, same_data
+from utils.quick_start import DatasetShelf, Result, check_resumable, oracle_metrics, other_code, pick_device, run
 from utils.runs import RunFolder, identity, make_folder, write_bytes, write_csv
 from utils.tables import Row, summarize, to_cells, to_markdown, to_records, to_text
 
@@ -23,21 +23,24 @@ class Bar:
     """A progress bar over the epochs of a run; on no terminal it writes a line now and then."""
 
     def __init__(self, epochs: int, title: str, quiet: bool) -> None:
-        interval = 0.2 if sys.stderr.isatty() else 10.0
-        form = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
-        self.bar = tqdm(
-            total=epochs,
-            desc=title,
-            disable=quiet,
-            mininterval=interval,
-            bar_format=form,
+        self.bar: tqdm | None = None
+        self.epochs, self.title, self.quiet = epochs, title, quiet
+
+    def _open(self, epoch: int) -> tqdm:
+        return tqdm(
+            total=self.epochs,
+            initial=epoch,
+            desc=self.title,
+            disable=self.quiet,
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,
+            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
             leave=False,
             dynamic_ncols=True,
         )
-        self.epochs, self.title = epochs, title
 
     def __call__(self, epoch: int, share: float, shown: Mapping[str, float]) -> None:
-        """Moves to `epoch` plus `share` of the next."""
+        """Moves to `epoch` plus `share` of the next; the bar appears at the first call."""
+        self.bar = self.bar if self.bar is not None else self._open(epoch)
         if shown:
             self.bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items()}, refresh=False)
             self.bar.set_description_str(f"{self.title} epoch {epoch}/{self.epochs}", refresh=False)
@@ -47,7 +50,8 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
 
 def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resume: bool, quiet: bool) -> int:
@@ -57,7 +61,7 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
         UserError: before anything runs, for a data set that is missing or wrong.
     """
     shelf = DatasetShelf()
-    check_all(configs, needs_features, shelf)
+    check_all(configs, needs_features, shelf, resume)
     results: list[Result] = []
     oracles: dict[str, dict[str, float]] = {}
     for number, config in enumerate(configs, 1):
@@ -68,7 +72,6 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
         folder = RunFolder.latest(config) if resume else None
         metrics = folder.metrics() if folder else None
         if folder and metrics:
-            same_data(folder, dataset)
             print(f"{head}: {metrics['status']} before, in {folder.path}{other_code(folder)}")
             folder.file("last.pt").unlink(missing_ok=True)  # killed after its last write, it could not tidy up
             results.append(Result(config, metrics, folder.path))
@@ -86,7 +89,9 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
     return 1 if any(result.metrics["status"] != "finished" for result in results) else 0
 
 
-def check_all(configs: Sequence[Config], needs_features: Mapping[str, bool], shelf: DatasetShelf) -> None:
+def check_all(
+    configs: Sequence[Config], needs_features: Mapping[str, bool], shelf: DatasetShelf, resume: bool = False
+) -> None:
     """Reads every data set once before the first run, prints what is in it, and finds all mistakes at once."""
     problems: list[str] = []
     spoken: set[str] = set()
@@ -109,6 +114,8 @@ def check_all(configs: Sequence[Config], needs_features: Mapping[str, bool], she
             if config["save_topk"]:  # read now, so that a mistake in a mapping file costs no training
                 original_ids(config, config["user_id_field"], dataset.n_users)
                 original_ids(config, config["item_id_field"], dataset.n_items)
+            if resume and (folder := RunFolder.latest(config)):
+                check_resumable(folder, dataset)
         except UserError as error:
             problems += error.problems
             continue

@@ -1,5 +1,6 @@
 """Diffusion against closed forms, round trips and a planted set."""
 
+import itertools
 import math
 
 import pytest
@@ -74,7 +75,7 @@ def test_ddim_with_the_true_noise_goes_back_to_the_start(times):
     schedule = LinearSchedule(50, 1e-3, 0.05)
     x0, noise = randn(6, 4, seed=1), randn(6, 4, seed=2)
     x = schedule.add_noise(x0, torch.full((6,), times[0]), noise)
-    for time, earlier in zip(times[:-1], times[1:], strict=True):
+    for time, earlier in itertools.pairwise(times):
         x = schedule.ddim_step(x, time, earlier, noise)
         torch.testing.assert_close(x, schedule.add_noise(x0, torch.full((6,), earlier), noise), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(x, x0, rtol=1e-4, atol=1e-5)
@@ -92,7 +93,9 @@ def test_ddpm_step_has_the_mean_and_variance_of_the_posterior(t):
     deviation = math.sqrt(beta[t] * (1 - before) / (1 - now))
     still = schedule.ddpm_step(x_t, t, noise, torch.zeros(6, 4))
     torch.testing.assert_close(still, mean, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(schedule.ddpm_step(x_t, t, noise, fresh) - still, deviation * fresh, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        schedule.ddpm_step(x_t, t, noise, fresh) - still, deviation * fresh, rtol=1e-3, atol=1e-5
+    )
 
 
 def test_the_last_ddpm_step_adds_nothing_and_ends_at_the_start():

@@ -4,12 +4,13 @@ import csv
 import json
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toys import CPU, ignore_progress, make_config, toy_dataset, train_loader
 from torch import nn
+from toys import CPU, ignore_progress, make_config, toy_dataset, train_loader
 
 from common import trainer as trainer_module
 from common.abstract_recommender import GeneralRecommender
@@ -66,9 +67,10 @@ def make_trainer(folder, scores=None, model=Slope, progress=ignore_progress, **o
     overrides = {"learner": "sgd", "epochs": 1000} | overrides
     config, data = make_config("BPR", **overrides), toy_dataset()
     scores = [epoch / 1000 for epoch in range(1, 1001)] if scores is None else scores
+    validator: Any = Scripted(scores)
     loader = train_loader(data, config["train_batch_size"])
     assert len(loader) == STEPS
-    return Trainer(config, model(config, data), loader, Scripted(scores), RunFolder(folder), progress)
+    return Trainer(config, model(config, data), loader, validator, RunFolder(folder), progress)
 
 
 def saved_weight(folder):
@@ -282,10 +284,8 @@ def test_a_score_that_is_not_finite_ends_the_run_and_names_the_epoch(value, tmp_
 
     data, config = toy_dataset(), make_config("BPR")
     evaluator = quick_start.make_evaluator(config, data, "valid", CPU)
-    trainer = Trainer(
-        config, Lost(config, data), train_loader(data), evaluator, RunFolder(tmp_path), ignore_progress
-    )
-    with pytest.raises(Diverged, match="^epoch 2: a score is NaN or infinite$"):
+    trainer = Trainer(config, Lost(config, data), train_loader(data), evaluator, RunFolder(tmp_path), ignore_progress)
+    with pytest.raises(Diverged, match=r"^epoch 2: a score is NaN or infinite$"):
         trainer.fit()
     assert saved_weight(tmp_path)[0] == 1
     assert len(history(tmp_path)) == 1
@@ -306,6 +306,7 @@ def go(tmp_path, data):
     def run(model="LightGCN", resume=False, **overrides):
         config = make_config(model, **{"epochs": 4, "output_dir": str(tmp_path), "learning_rate": 0.01} | overrides)
         folder = RunFolder.latest(config) if resume else RunFolder.new(config)
+        assert folder is not None
         return quick_start.run(config, folder, data, ignore_progress, resume=resume)
 
     return run
@@ -453,8 +454,16 @@ def test_the_state_of_another_model_is_refused_in_one_line(tmp_path):
             self.weight = nn.Parameter(torch.zeros(5))
 
     make_trainer(tmp_path, epochs=1).fit()
-    with pytest.raises(UserError, match="not a state of this model") as error:
+    with pytest.raises(UserError, match=r"last\.pt: cannot be continued from .*loading state_dict for Wider") as error:
         make_trainer(tmp_path, model=Wider).resume()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"something else"])
+def test_a_state_that_is_broken_is_refused_in_one_line(content, tmp_path):
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.pt: cannot be continued from .*start anew without --resume") as error:
+        make_trainer(tmp_path).resume()
     assert "\n" not in str(error.value)
 
 

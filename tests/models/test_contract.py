@@ -6,6 +6,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from toys import (
     BOTH,
     N_ITEMS,
@@ -22,7 +23,6 @@ from toys import (
     toy_dataset,
     train_loader,
 )
-from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.trainer import loss_terms, make_optimizer
@@ -141,7 +141,7 @@ def closing_over(thing):
 def test_the_search_for_hidden_parameters_finds_them(hide):
     model = nn.Module()
     model.known = nn.Linear(2, 2)
-    model.same = [model.known]
+    object.__setattr__(model, "same", [model.known])
     assert hidden_from_parameters(model) == []
     object.__setattr__(model, "hidden", hide(nn.Linear(2, 2)))
     assert hidden_from_parameters(model)
@@ -285,7 +285,7 @@ def copy_relabelled(source: nn.Module, target: nn.Module, orders: dict[int, Tens
     """Copies parameters; along a dimension of as many entries as there are users or items, to their new places."""
     with torch.no_grad():
         for one, other in zip(source.parameters(), target.parameters(), strict=True):
-            value = one
+            value: Tensor = one
             for dim, size in enumerate(one.shape):
                 if size in orders:
                     value = value.index_select(dim, orders[size].argsort())
@@ -348,14 +348,14 @@ def check_modality_embeddings(model: GeneralRecommender) -> None:
         for one, other in zip(pair, again[name], strict=True):
             assert torch.isfinite(one).all(), name
             assert torch.equal(one, other), f"{name} is not deterministic"
-    for one, other in itertools.combinations(given, 2):
-        assert not torch.equal(given[one][1], given[other][1]), f"{one} and {other} are the same"
+    for first, second in itertools.combinations(given, 2):
+        assert not torch.equal(given[first][1], given[second][1]), f"{first} and {second} are the same"
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in WITH_FEATURES])
 def test_a_model_without_features_needs_none(name):
-    scores = [all_scores(build(name, toy_dataset(modalities))) for modalities in ([], BOTH)]
-    assert torch.equal(*scores)
+    without, given = (all_scores(build(name, data)) for data in (toy_dataset([]), toy_dataset(BOTH)))
+    assert torch.equal(without, given)
 
 
 @pytest.mark.parametrize("modality", BOTH)

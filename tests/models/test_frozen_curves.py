@@ -6,7 +6,7 @@ If they are meant to change: `python tests/models/freeze_curves.py MODEL`.
 import subprocess
 import sys
 
-import freeze_curves
+import freeze_curves  # type: ignore[import-not-found]  # beside this file, where pytest looks
 import pytest
 from freeze_curves import STEPS, curve, read
 
@@ -23,7 +23,9 @@ def test_losses_are_those_of_the_frozen_curve(name):
     assert list(found) == list(frozen), "the terms of the loss"
     for term, numbers in found.items():
         assert len(numbers) == STEPS
-        assert numbers == pytest.approx(frozen[term], rel=1e-4, abs=1e-9), f"{term} differs; if it is meant to: {__doc__}"
+        assert numbers == pytest.approx(frozen[term], rel=1e-4, abs=1e-9), (
+            f"{term} differs; if it is meant to: {__doc__}"
+        )
         assert len(set(numbers)) == STEPS, f"{term} does not move"
 
 

@@ -126,11 +126,12 @@ class Reference:
                 rows.append(self.cleaned(x_t, t, eps))
                 generation += sum((a - b) ** 2 for a, b in zip(eps, noise, strict=True)) / (len(nodes) * width)
             content.append(rows)
-        z = [
-            self.fused(self.h["id"][node], [rows[number] for rows in content]) for number, node in enumerate(nodes)
-        ]
+        z = [self.fused(self.h["id"][node], [rows[number] for rows in content]) for number, node in enumerate(nodes)]
         views = [[self.h["id"][node] for node in nodes], *content]
-        groups = {"users": [range(len(set(users)))], "items": [sorted(place[N_USERS + item] for item in set(pos))]}
+        groups = {
+            "users": [list(range(len(set(users))))],
+            "items": [sorted(place[N_USERS + item] for item in set(pos))],
+        }
         groups["both"] = groups["users"] + groups["items"]
         bounds = [
             naive.total_correlation([[view[number] for number in group] for view in views], self.scale)

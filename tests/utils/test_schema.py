@@ -110,14 +110,13 @@ def test_value_of_another_type_or_out_of_range_is_refused(name, raw, expected):
 
 
 def test_bounds_are_shown_in_full():
-    key = Key("seed", int, _field(setting("h", low=0, high=2**32 - 1)))
+    key = Key("seed", int, setting("h", low=0, high=2**32 - 1))
     assert key.describe() == "an integer from 0 to 4294967295"
 
 
 def test_keys_keep_their_order_and_say_what_they_hold():
-    assert list(KEYS) == [
-        *("whole", "real", "flag", "word", "maybe", "wholes", "words", "sizes", "clip", "anything"),
-    ]
+    names = ["whole", "real", "flag", "word", "maybe", "wholes", "words", "sizes", "clip", "anything"]
+    assert list(KEYS) == names
     assert {name for name, key in KEYS.items() if key.is_list} == {"wholes", "words"}
     assert {name for name, key in KEYS.items() if key.optional} == {"maybe", "words", "sizes", "clip", "anything"}
     assert {name for name, key in KEYS.items() if key.is_word} == {"word"}
@@ -132,7 +131,3 @@ def test_fill_takes_the_declared_keys_only():
     assert fill(Two, {"a": 1, "b": [3], "c": 4}) == Two(1, [3])
     assert keys_of(Two)["b"].default == [1, 2]
     assert Two(1) == Two(1, [1, 2])
-
-
-def _field(made: Any) -> Any:
-    return made

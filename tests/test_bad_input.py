@@ -1,0 +1,875 @@
+"""What a user does wrong: exit code 2, one line per mistake on stderr, no traceback, and nothing lost or half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cli_tools import (
+    N_ITEMS,
+    N_USERS,
+    Outcome,
+    contents,
+    copy_of_code,
+    places,
+    run_here,
+    run_process,
+    toy_rows,
+    trained,
+    write_dataset,
+    write_features,
+    write_inter,
+    write_mappings,
+)
+
+TRAIN = ("-m", "LightGCN", "-d", "toy")
+VBPR = ("-m", "VBPR", "-d", "toy")
+SYNTHETIC = ("-m", "BPR", "-d", "demo", "--synthetic")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """A folder with a good data set toy in data/."""
+    write_dataset(tmp_path / "data" / "toy")
+    return tmp_path
+
+
+def check(outcome: Outcome, patterns: tuple[str, ...]) -> None:
+    """One line on stderr for each pattern, and exit code 2."""
+    lines = outcome.err.splitlines()
+    assert outcome.code == 2, outcome.err
+    assert all(line.startswith("error: ") for line in lines), outcome.err
+    assert len(lines) == len(patterns), outcome.err
+    for pattern in patterns:
+        assert any(re.search(pattern, line) for line in lines), f"{pattern!r} not in {outcome.err}"
+
+
+def refused(folder: Path, *words: object, says: str | tuple[str, ...]) -> None:
+    """The command is refused in these words, and every file under the folder is as before."""
+    before = contents(folder)
+    check(run_here(*words), (says,) if isinstance(says, str) else says)
+    assert contents(folder) == before
+
+
+# The command line itself
+
+WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
+    "flag unknown": ((*TRAIN, "--resum"), r"unknown option --resum \(did you mean 'resume'\?\)"),
+    "key unknown": ((*TRAIN, "--learning_rat", 1), r"unknown key '--learning_rat' \(did you mean 'learning_rate'\?\)"),
+    "key of another model": ((*TRAIN, "--noise_steps", 5), "unknown key '--noise_steps'"),
+    "model unknown": (
+        ("-m", "LightGNC", "-d", "toy"),
+        r"unknown model 'LightGNC' \(did you mean 'LightGCN'\?\); there are BPR, GTC",
+    ),
+    "data set unknown": (
+        ("-m", "BPR", "-d", "tou"),
+        r"unknown data set 'tou' \(did you mean 'toy'\?\); there are baby, .*tou.inter",
+    ),
+    "data set is a path": (("-m", "BPR", "-d", "../data/toy"), "unknown data set '../data/toy'"),
+    "command unknown": (
+        ("trian", *TRAIN),
+        r"unknown command 'trian' \(did you mean 'train'\?\); there are train, recommend, gen",
+    ),
+    "model missing": (("-d", "toy"), "--model is missing; write -m NAME"),
+    "data set missing": (("-m", "BPR"), "--dataset is missing; write -d NAME"),
+    "both missing": (("--epochs", 3), ("--model is missing", "--dataset is missing")),
+    "model without a name": (("-m", "-d", "toy"), "--model: a value is missing"),
+    "key without a value": ((*TRAIN, "--epochs"), "--epochs: a value is missing"),
+    "key twice": (
+        (*TRAIN, "--epochs", 3, "--epochs", 4),
+        "--epochs is given twice; write its values after one --epochs",
+    ),
+    "word of no option": ((*TRAIN, "--quiet", 5), "'5' belongs to no option; write --KEY VALUE"),
+    "short option unknown": ((*TRAIN, "-e", 5), "unknown option '-e'; short options are -m, -d, -h"),
+    "flag with a value": ((*TRAIN, "--quiet=yes"), "--quiet takes no value, got 'yes'"),
+    "list with an unknown option": (
+        ("--list", "--data_pth", "x"),
+        r"unknown option --data_pth \(did you mean 'data_path'\?\)",
+    ),
+    "help on an unknown model": (("--help", "-m", "GCT"), r"unknown model 'GCT' \(did you mean 'GTC'\?\)"),
+    # Types and ranges
+    "integer is a word": (
+        (*TRAIN, "--epochs", "many"),
+        "command line: epochs: expected an integer of at least 1, got 'many'",
+    ),
+    "integer too small": ((*TRAIN, "--epochs", 0), "epochs: expected an integer of at least 1, got 0"),
+    "integer with a fraction": ((*TRAIN, "--epochs", 2.5), "epochs: expected an integer of at least 1, got 2.5"),
+    "number zero": ((*TRAIN, "--learning_rate", 0), "learning_rate: expected a number above 0, got 0"),
+    "number negative": ((*TRAIN, "--reg_weight", "-1e-3"), "reg_weight: expected a number of at least 0, got -0.001"),
+    "number nan": ((*TRAIN, "--learning_rate", ".nan"), "learning_rate: expected a number above 0, got nan"),
+    "number infinite": ((*TRAIN, "--weight_decay", ".inf"), "weight_decay: expected a number of at least 0, got inf"),
+    "number of 400 digits": (
+        (*TRAIN, "--learning_rate", "1" * 400),
+        "learning_rate: expected a number above 0, got 1111",
+    ),
+    "seed negative": ((*TRAIN, "--seed", -1), "seed: expected an integer from 0 to 4294967295, got -1"),
+    "seed too large": ((*TRAIN, "--seed", 2**32), "seed: expected an integer from 0 to 4294967295, got 4294967296"),
+    "neither true nor false": ((*TRAIN, "--save_topk", "maybe"), "save_topk: expected true or false, got 'maybe'"),
+    "choice unknown": ((*TRAIN, "--learner", "sdg"), "learner: expected a word out of adam, adamw, sgd.*, got 'sdg'"),
+    "protocol unknown": ((*TRAIN, "--protocol", "off"), "protocol: expected a word out of mmrec, strict, got 'off'"),
+    "metric unknown": (
+        (*TRAIN, "--metrics", "recall", "mrr"),
+        "metrics: expected a list of words out of recall.*'mrr'",
+    ),
+    "cut-off zero": ((*TRAIN, "--topk", 0, 20), r"topk: expected a list of integers of at least 1, got \[0, 20\]"),
+    "too many threads": (
+        (*TRAIN, "--threads", 100_000),
+        "threads: expected an integer from 1 to 1024 or null|threads: .*1024.*got 100000",
+    ),
+    "more negatives than one": (
+        (*TRAIN, "--training_neg_sample_num", 4),
+        "training_neg_sample_num: expected an integer from 1 to 1, got 4",
+    ),
+    "mapping for a word": (
+        (*TRAIN, "--embedding_size", "{a: 1}"),
+        "embedding_size: expected an integer of at least 1, got {'a': 1}",
+    ),
+    "value is no YAML": ((*TRAIN, "--learning_rate", "[1,"), "--learning_rate, line 1: not valid YAML"),
+    "value looks like a date": ((*TRAIN, "--seed", "2020-99-99"), "--seed: not valid YAML: month must be in 1..12"),
+    "value goes deep": ((*TRAIN, "--learning_rate", "[" * 5000), "--learning_rate.*: not valid YAML"),
+    # Rules that bind keys together
+    "metric not measured": (
+        (*TRAIN, "--valid_metric", "recall@7"),
+        r"valid_metric: expected one of metrics x topk \(recall@5, .*got 'recall@7'",
+    ),
+    "cut-off beyond the items": ((*TRAIN, "--topk", 20, 56), "topk: 56 is more than the 55 items of 'toy'"),
+    "schedule of one number": (
+        (*TRAIN, "--learning_rate_scheduler", 0.9),
+        r"learning_rate_scheduler: expected two numbers \[g, s\], got \[0.9\]",
+    ),
+    "schedule to infinity": (
+        (*TRAIN, "--learning_rate_scheduler", 2, 1e-3),
+        r"learning_rate_scheduler: expected .*finite.*got \[2.0, 0.001\]",
+    ),
+    "clipping without a norm": (
+        (*TRAIN, "--clip_grad_norm", "{norm_type: 2}"),
+        "clip_grad_norm: expected a number or {max_norm: a",
+    ),
+    "clipping to less than nothing": (
+        (*TRAIN, "--clip_grad_norm", "{max_norm: -1}"),
+        "clip_grad_norm: expected .* above 0.*, got {'max_norm': -1}",
+    ),
+    "device unknown": ((*TRAIN, "--device", "tpu"), "device: expected auto, cpu, cuda or cuda:N, got 'tpu'"),
+    "separator of two letters": (
+        (*TRAIN, "--field_separator", r"\t"),
+        r"field_separator: expected one character, got '\\\\t'; a tab is",
+    ),
+    "groups of generated data": (
+        (*TRAIN, "--group_by", "signal"),
+        "group_by: signal is known of generated data sets only, not of 'toy'",
+    ),
+    # Grids
+    "grid of nothing": ((*TRAIN, "--learning_rate", "[]"), r"learning_rate: expected .*, got \[\]"),
+    "grid value twice": ((*TRAIN, "--seed", 1, 2, 1), "seed lists 1 twice"),
+    "grid value wrong": (
+        (*TRAIN, "--learning_rate", 0.1, "x", -1),
+        ("learning_rate: .* got 'x'", "learning_rate: .* got -1"),
+    ),
+    "grid of places": ((*TRAIN, "--cache_dir", "a", "b"), "cache_dir: expected one value, got 2"),
+    "grid axis unknown": (
+        (*TRAIN, "--hyper_parameters", "reg_wight"),
+        r"hyper_parameters: unknown key 'reg_wight' \(did you mean 'reg_weight'\?\)",
+    ),
+    # Features
+    "no modality": ((*VBPR, "--modalities", "{}"), "modalities: expected at least one for VBPR, got none"),
+    "feature file missing": (
+        (*VBPR, "--modalities", "{visual: img.npy}"),
+        r"data set 'toy': no img.npy \(visual\) in .*; there is image_feat.npy, text_feat.npy",
+    ),
+    "feature file is a folder": ((*VBPR, "--modalities", "{visual: .}"), r"no \. \(visual\)"),
+    "modality with a dot": (
+        (*VBPR, "--modalities", "{a.b: image_feat.npy}"),
+        "modalities: 'a.b' cannot name a modality",
+    ),
+    "modality of a reserved name": (
+        (*VBPR, "--modalities", "{items: image_feat.npy}"),
+        "modalities: 'items' cannot name a modality",
+    ),
+    "modalities no mapping": (
+        (*VBPR, "--modalities", "[visual]"),
+        "modalities: expected a mapping of words to words or null, got",
+    ),
+    "feature alias no file name": (
+        (*VBPR, "--vision_feature_file", 5),
+        "modalities: expected a mapping of words to words or null, got {'visual': 5}",
+    ),
+    # The generated data set
+    "synthetic no mapping": ((*SYNTHETIC, 5), "synthetic: expected a mapping of words to values or null, got 5"),
+    "synthetic key unknown": (
+        (*SYNTHETIC, "{n_user: 5}"),
+        r"synthetic: unknown key 'n_user' \(did you mean 'n_users'\?\)",
+    ),
+    "synthetic value wrong": (
+        (*SYNTHETIC, "{n_items: 3}"),
+        "synthetic: n_items is 3, expected a whole number, at least 6",
+    ),
+    "synthetic contradiction": (
+        (*SYNTHETIC, "{n_users: 5000}"),
+        "synthetic: n_interactions is 14400, expected 25000 to",
+    ),
+    "synthetic beyond memory": ((*SYNTHETIC, "{n_items: 1000000000000000}"), "not enough memory .*; use smaller sizes"),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_words(case: str, world: Path):
+    words, says = WORDS[case]
+    if words[0] != "--help":
+        given = set(words)
+        keep = [(n, v) for n, v in zip(*[iter(places(world))] * 2, strict=True) if n not in given]
+        words = (*words, *(word for pair in keep for word in pair))
+    refused(world, *words, says=says)
+
+
+def test_all_mistakes_are_told_at_once(world: Path):
+    (world / "more.yaml").write_text("epocs: 3\nweight_decay: -1\ngrid: {reg_weight: 0.1}\n")
+    words = ["-m", "LightGCN", "GTCC", "-d", "toy", "tooy", *places(world), "--config", world / "more.yaml"]
+    words += ["--epochs", -2, "--learnin_rate", 0.1, "--seed", "x", "--stopping_step"]
+    refused(
+        world,
+        *words,
+        says=(
+            "unknown model 'GTCC'",
+            "unknown data set 'tooy'",
+            "more.yaml: unknown key 'epocs'",
+            "more.yaml: weight_decay: expected",
+            "more.yaml: grid: reg_weight: expected a list of values, got 0.1",
+            "command line: epochs: expected .* got -2",
+            "unknown key '--learnin_rate'",
+            "command line: seed: expected",
+            "--stopping_step: a value is missing",
+        ),
+    )
+
+
+def test_a_cuda_device_where_there_is_none(world: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = [*TRAIN, *places(world)[:-2], "--device"]
+    for device in ("cuda", "cuda:1"):
+        refused(world, *words, device, says=f"device: '{device}' is asked for, but .* no CUDA device; use --device cpu")
+
+
+def test_a_cuda_device_beyond_those_there_are(world: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    refused(
+        world, *TRAIN, *places(world)[:-2], "--device", "cuda:2", says="there is no 'cuda:2'; CUDA devices are 0 to 1"
+    )
+
+
+def test_sizes_beyond_memory(world: Path):
+    outcome = run_here(*TRAIN, *places(world), "--quiet", "--embedding_size", 10**13)
+    check(outcome, ("not enough memory .*; use smaller sizes or batches",))
+
+
+# Files of settings
+
+SETTINGS: dict[str, tuple[str | bytes, str]] = {
+    "not YAML": ("epochs: [3\nseed: 4\n", r"bad.yaml, line \d: not valid YAML"),
+    "tab": ("epochs:\n\t- 3\n", "bad.yaml, line 2: not valid YAML"),
+    "a list": ("- epochs\n", r"bad.yaml: expected keys and values \('key: value'\), got list"),
+    "a word": ("epochs\n", "bad.yaml: expected keys and values .* got str"),
+    "key a number": ("3: epochs\n", "bad.yaml: expected keys and values"),
+    "key twice": ("epochs: 3\nepochs: 4\n", r"bad.yaml.*: key 'epochs' stands twice"),
+    "not text": (b"\xff\xfe\x00epochs", "bad.yaml: cannot be read .not UTF-8 text"),
+    "control characters": (b"epochs: \x00\n", "bad.yaml: not valid YAML"),
+    "Python objects": (
+        "epochs: !!python/object/apply:os.system ['touch pwned']\n",
+        "bad.yaml.*: not valid YAML: could not determine a constructor",
+    ),
+    "unknown key": ("epocs: 3\n", r"bad.yaml: unknown key 'epocs' \(did you mean 'epochs'\?\)"),
+    "wrong type": ("epochs: ten\n", "bad.yaml: epochs: expected an integer of at least 1, got 'ten'"),
+    "wrong type of MMRec's key": (
+        "n_layers: deep\n",
+        "bad.yaml: n_ui_layers: expected an integer of at least 0, got 'deep'",
+    ),
+    "grid no mapping": ("grid: [epochs]\n", "bad.yaml: grid: expected keys with lists of values"),
+    "grid key unknown": (
+        "grid: {reg_wait: [1]}\n",
+        r"bad.yaml: grid: unknown key 'reg_wait' \(did you mean 'reg_weight'\?\)",
+    ),
+    "grid list empty": ("grid: {reg_weight: []}\n", r"bad.yaml: grid: reg_weight: expected a list of values, got \[\]"),
+    "axis unknown": ("hyper_parameters: [lr]\n", "bad.yaml: hyper_parameters: unknown key 'lr'"),
+    "axis without values": (
+        "reg_weight: []\nhyper_parameters: [reg_weight]\n",
+        r"bad.yaml: reg_weight: expected a list of values, got \[\]",
+    ),
+    "list that is no axis": (
+        "reg_weight: [0.1, 0.2]\n",
+        r"bad.yaml: reg_weight: expected a number of at least 0, got \[0.1, 0.2\]",
+    ),
+    "modalities a list": (
+        "modalities: [a]\nvision_feature_file: b.npy\n",
+        r"bad.yaml: modalities: expected a mapping .* got \['a'\]",
+    ),
+    "expected counts": ("expected: {users: many}\n", "bad.yaml: expected: expected a mapping of words to integers"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_a_config_file(case: str, world: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(world)
+    text, says = SETTINGS[case]
+    (world / "bad.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+    refused(world, *TRAIN, *places(world), "--config", world / "bad.yaml", says=says)
+
+
+@pytest.mark.parametrize("case", ["not YAML", "a list", "unknown key", "wrong type", "modalities a list"])
+def test_the_settings_of_a_data_set(case: str, world: Path):
+    text, says = SETTINGS[case]
+    (world / "data" / "toy" / "dataset.yaml").write_text(str(text))
+    refused(world, *TRAIN, *places(world), says=says.replace("bad.yaml", "toy/dataset.yaml"))
+
+
+def test_a_config_file_that_is_not_there(world: Path):
+    words = [*TRAIN, *places(world), "--config"]
+    refused(world, *words, world / "no.yaml", says=r"no.yaml: cannot be read \(No such file or directory\)")
+    refused(world, *words, world, says=r"cannot be read \(Is a directory\)")
+    refused(world, *words, says="--config: a value is missing")
+
+
+# Places
+
+
+def test_a_data_path_that_is_a_file(world: Path):
+    words = [*TRAIN, "--data_path", world / "data" / "toy" / "toy.inter", "--output_dir", world / "runs"]
+    refused(world, *words, says=("data_path: expected a folder .* got the file .*toy.inter", "unknown data set 'toy'"))
+
+
+def test_a_data_set_of_the_tree_that_is_not_there(world: Path):
+    says = (
+        "data set 'baby': no file .*baby.inter; set --data_path to the folder that holds baby/. It comes from: MMRec's"
+    )
+    refused(world, "-m", "BPR", "-d", "baby", *places(world), says=says)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_an_output_folder_that_cannot_be_made(name: str, world: Path):
+    (world / "file").write_text("mine")
+    words = [*TRAIN, *places(world)]
+    words[words.index("--output_dir") + 1] = str(world / name)
+    refused(world, *words, says=f"{name}/toy/LightGCN.*: cannot be made a folder .*; choose another --output_dir")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_may_not_be_written(world: Path):
+    (world / "runs").mkdir(mode=0o500)
+    refused(
+        world, *TRAIN, *places(world), says="cannot be made a folder .Permission denied.; choose another --output_dir"
+    )
+
+
+# Data
+
+Damage = Callable[[Path], object]
+
+
+def rows(*more: tuple[Any, ...], drop: Callable[[tuple[Any, ...]], bool] = lambda row: False) -> Damage:
+    """Rewrites toy.inter with rows added and left out."""
+    return lambda folder: write_inter(folder / "toy.inter", [*(row for row in toy_rows() if not drop(row)), *more])
+
+
+def raw(name: str, content: bytes) -> Damage:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def array(values: Any) -> Damage:
+    """Saves another array as the visual features."""
+    return lambda folder: np.save(folder / "image_feat.npy", values, allow_pickle=True)
+
+
+def npy(values: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=True)
+    return buffer.getvalue()
+
+
+def npz() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, features=np.ones((N_ITEMS, 4)))
+    return buffer.getvalue()
+
+
+class Bomb:
+    """Unpickled, it writes a file `pwned` into the current folder."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("pwned",)
+
+
+GOOD = np.ones((N_ITEMS, 4), dtype=np.float32)
+NEW = (3, N_ITEMS - 1, 0)  # only user 0 has the last item
+LINE = len(toy_rows()) + 2  # of the first row that is added
+TRAINED, VALID = next(r for r in toy_rows() if r[2] == 0), next(r for r in toy_rows() if r[2] == 1)
+
+
+def with_value(value: float) -> np.ndarray:
+    features = GOOD.astype(np.float64)
+    features[7, 2] = value
+    return features
+
+
+DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
+    "column missing": (
+        lambda f: write_inter(f / "toy.inter", [(0, 0, 0)], ("userID", "item", "label")),
+        "toy.inter: no column itemID, x_label; its columns are userID, item, label",
+    ),
+    "other separator": (
+        lambda f: write_inter(f / "toy.inter", toy_rows(), separator=","),
+        r"toy.inter: no column userID, itemID, x_label; its columns are userID,itemID,x_label \(separator '\\t'\)",
+    ),
+    "id negative": (rows((-3, 1, 0)), f"toy.inter: line {LINE}: userID is -3, expected an integer from 0 up"),
+    "id a word": (rows(("u7", 1, 0)), f"toy.inter: line {LINE}: userID is 'u7', expected an integer from 0 up"),
+    "id a fraction": (rows((1, 2.5, 0)), f"toy.inter: line {LINE}: itemID is 2.5, expected an integer from 0 up"),
+    "id missing": (
+        rows((1, "", 0), (2, "", 0)),
+        rf"toy.inter: line {LINE}: itemID is nan, expected .* \(2 such rows\)",
+    ),
+    "id beyond integers": (
+        rows((1, 10**30, 0)),
+        f"toy.inter: line {LINE}: itemID is 1e\\+30|line {LINE}: itemID is .?10{{30}}",
+    ),
+    "id far from the others": (
+        rows((10**9, 1, 0)),
+        "toy.inter: an id of 1000000000; ids count from 0 without gaps, so map them",
+    ),
+    "label unknown": (rows((1, 2, 3)), f"toy.inter: line {LINE}: x_label is 3, expected 0, 1 or 2"),
+    "two columns wrong": (
+        rows((-1, 2, "train")),
+        (f"line {LINE}: userID is", f"line {LINE}: x_label is 'train', expected 0, 1 or 2"),
+    ),
+    "row too short": (rows((1, 2)), f"toy.inter: line {LINE}: x_label is nan, expected 0, 1 or 2"),
+    "file empty": (
+        raw("toy.inter", b""),
+        "toy.inter: the file is empty; expected a header with userID, itemID, x_label",
+    ),
+    "header alone": (raw("toy.inter", b"userID\titemID\tx_label\n"), "toy.inter: no rows below the header"),
+    "file binary": (
+        raw("toy.inter", bytes(range(1, 256)) * 9),
+        "toy.inter: (cannot be read as a separated text file|no column)",
+    ),
+    "quote not closed": (rows(('"1', 2, 0)), "toy.inter: cannot be read as a separated text file: .*EOF inside string"),
+    "train empty": (
+        rows(drop=lambda row: row[2] == 0),
+        (
+            "the train split is empty: expected rows with x_label 0",
+            "the valid split is empty: no user",
+            "the test split is empty: no user",
+        ),
+    ),
+    "valid empty": (
+        rows(drop=lambda row: row[2] == 1),
+        "toy.inter: the valid split is empty: expected rows with x_label 1",
+    ),
+    "test empty": (
+        rows(drop=lambda row: row[2] == 2),
+        "toy.inter: the test split is empty: expected rows with x_label 2",
+    ),
+    "repeated row": (rows(TRAINED), r"train: 1 repeated \(user, item\) rows; each pair counts once"),
+    "user in test only": (rows((N_USERS, 3, 2)), r"1 users of test have no training row \(1 rows\)"),
+    "in train and test": (
+        rows((*TRAINED[:2], 2)),
+        rf"1 interactions are in both train and test \(first: user {TRAINED[0]}, item {TRAINED[1]}\)",
+    ),
+    "in valid and test": (
+        rows((*VALID[:2], 2)),
+        rf"1 interactions are in both valid and test \(first: user {VALID[0]}, item {VALID[1]}\)",
+    ),
+    # Features
+    "no features": (
+        lambda f: [path.unlink() for path in f.glob("*.npy")],
+        r"data set 'toy': no \*_feat.npy file in .*; VBPR needs one",
+    ),
+    "items without a row": (
+        array(GOOD[:50]),
+        r"image_feat.npy \(visual\): 50 rows, but items go up to 54: 5 items have no feature row",
+    ),
+    "features of one dimension": (
+        array(GOOD[:, 0]),
+        r"image_feat.npy \(visual\): expected shape \[items, features\], got \[55\]",
+    ),
+    "features of three dimensions": (array(GOOD[None]), r"expected shape \[items, features\], got \[1, 55, 4\]"),
+    "features without columns": (array(GOOD[:, :0]), r"expected shape \[items, features\], got \[55, 0\]"),
+    "feature NaN": (
+        array(with_value(np.nan)),
+        r"image_feat.npy \(visual\): NaN or infinite values in 1 rows \(first: item 7\)",
+    ),
+    "feature infinite": (array(with_value(-np.inf)), r"NaN or infinite values in 1 rows \(first: item 7\)"),
+    "feature beyond float32": (array(with_value(1e300)), r"NaN or infinite values in 1 rows \(first: item 7\)"),
+    "features of words": (array(np.full((N_ITEMS, 2), "a")), "expected an array of numbers, got <U1"),
+    "features complex": (array(GOOD.astype(complex)), "expected an array of numbers, got complex128"),
+    "features pickled": (
+        array(np.full((N_ITEMS, 2), Bomb())),
+        r"image_feat.npy \(visual\): not a numeric .npy array: it holds Python objects",
+    ),
+    "feature file a pickle": (
+        raw("image_feat.npy", pickle.dumps(Bomb())),
+        r"image_feat.npy \(visual\): not a numeric .npy array",
+    ),
+    "feature file empty": (raw("image_feat.npy", b""), r"image_feat.npy \(visual\): not a numeric .npy array"),
+    "feature file a text": (raw("image_feat.npy", b"1 2 3\n"), r"image_feat.npy \(visual\): not a numeric .npy array"),
+    "feature file an archive": (raw("image_feat.npy", npz()), r"image_feat.npy \(visual\): not a numeric .npy array"),
+    "feature file cut off": (
+        raw("image_feat.npy", npy(GOOD)[:-9]),
+        r"image_feat.npy \(visual\): not a numeric .npy array",
+    ),
+    "feature header cut off": (
+        raw("image_feat.npy", npy(GOOD)[:40]),
+        r"image_feat.npy \(visual\): not a numeric .npy array",
+    ),
+    "feature header broken": (
+        raw("image_feat.npy", npy(GOOD).replace(b"(55, 4), }", b"(55, 4  ( ")),
+        r"image_feat.npy \(visual\): not a numeric .npy array",
+    ),
+    "feature header too large": (
+        raw("image_feat.npy", npy(GOOD).replace(b"(55, 4), }" + b" " * 14, b"(550000000000000, 4), } ")),
+        r"image_feat.npy \(visual\): not a numeric .npy array",
+    ),
+    "feature files wrong, both": (
+        lambda f: [raw(name, b"")(f) for name in ("image_feat.npy", "text_feat.npy")],
+        ("image_feat.npy", "text_feat.npy"),
+    ),
+}
+DOUBTFUL = ("repeated row", "user in test only", "in train and test", "in valid and test")
+
+
+@pytest.mark.parametrize("case", DATA)
+def test_data(case: str, world: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(world)
+    damage, says = DATA[case]
+    damage(world / "data" / "toy")
+    words = [*VBPR, *places(world)]
+    if case in DOUBTFUL:
+        assert f"warning: {says}"[:20] in (out := trained(*words, "--epochs", 1).out)
+        assert re.search(f"warning: .*{says}", out), "doubtful data are named"
+        words += ["--data_checks", "error"]
+    refused(world, *words, says=says)
+
+
+def test_the_toy_data_are_good(world: Path):
+    """Without this, a test above could be refused for something else."""
+    assert "warning" not in trained(*VBPR, *places(world), "--epochs", 1, "--data_checks", "error").out
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ([("B0", 0), ("B1", 1)], r"i_id_mapping.csv: no row for itemID 2 \(53 missing\)"),
+        ([("B0", "zero")], r"i_id_mapping.csv: column itemID holds 'zero', no integer"),
+    ],
+)
+def test_a_mapping_file_is_checked_before_training(table: list[tuple[Any, ...]], says: str, world: Path):
+    write_mappings(world / "data" / "toy")
+    write_inter(world / "data" / "toy" / "i_id_mapping.csv", table, ("asin", "itemID"))
+    refused(world, *TRAIN, *places(world), "--save_topk", says=says)
+
+
+# recommend
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data/ and a finished run of BPR in run/, to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_dataset(folder / "data" / "toy")
+    outcome = trained("-m", "BPR", "-d", "toy", *places(folder), "--epochs", 1)
+    outcome.folders[0].rename(folder / "run")
+    return folder
+
+
+@pytest.fixture
+def done(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to be damaged."""
+    return shutil.copytree(finished / "run", tmp_path / "run")
+
+
+RECOMMEND: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
+    "user unknown": (("--users", 3, 40), "--users: there is no user 40; ids go from 0 to 39"),
+    "user negative": (("--users", -1), "recommend: --users: expected an integer of at least 0, got '-1'"),
+    "users no integers": (
+        ("--users", "anna", 1.5),
+        ("--users: expected .*, got 'anna'", "--users: expected .*, got '1.5'"),
+    ),
+    "users missing": (("--users",), "recommend: --users: a value is missing"),
+    "k zero": (("--k", 0), "recommend: --k: expected an integer of at least 1, got '0'"),
+    "k no integer": (("--k", "ten"), "recommend: --k: expected an integer of at least 1, got 'ten'"),
+    "k missing": (("--k",), "recommend: --k: a value is missing"),
+    "k two values": (("--k", 1, 2), "recommend: --k: expected one value, got 2"),
+    "k beyond the items": (("--k", 56), "--k: 56 is more than the 55 items of 'toy'"),
+    "option unknown": (("--user", 3), r"recommend: unknown option --user \(did you mean 'users'\?\)"),
+    "option of training": (("--epochs", 3), "recommend: unknown option --epochs"),
+    "flag": (("--quiet",), "recommend: --quiet has no meaning here"),
+    "word too many": (("3", "7"), "'3' belongs to no option"),
+    "device unknown": (("--device", "gpu"), "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+    "output below nothing": (("--output", "no/where.tsv"), "--output: there is no folder no"),
+    "output a folder": (("--output", "."), r"--output: expected a file to write, got the folder \."),
+    "data elsewhere": (("--data_path", "nowhere"), "data set 'toy': no file .*toy.inter; set --data_path"),
+    "several": (("--user", 3, "--k", 0, "--grid"), ("unknown option --user", "--k: expected", "--grid has no meaning")),
+}
+
+
+@pytest.mark.parametrize("case", RECOMMEND)
+def test_recommend(case: str, done: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(done.parent)
+    words, says = RECOMMEND[case]
+    refused(done.parent, "recommend", done, *words, says=says)
+
+
+@pytest.mark.parametrize("name", ["nowhere", ".", "run/config.yaml"])
+def test_recommend_from_what_is_no_run(name: str, done: Path):
+    refused(done.parent, "recommend", done.parent / name, says=r"not a run folder \(no config.yaml\)")
+
+
+def test_recommend_without_a_folder(done: Path):
+    refused(
+        done.parent, "recommend", "--users", 3, says="recommend: the run folder is missing; usage: recommend RUN_FOLDER"
+    )
+
+
+def checkpoint(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], object]:
+    """Loads checkpoint.pt, changes it, and saves it."""
+
+    def damage(run: Path) -> None:
+        content = torch.load(run / "checkpoint.pt", weights_only=True)
+        torch.save(change(content), run / "checkpoint.pt")
+
+    return damage
+
+
+DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "checkpoint missing": (lambda run: (run / "checkpoint.pt").unlink(), "no checkpoint.pt"),
+    "checkpoint empty": (raw("checkpoint.pt", b""), "checkpoint.pt: not a checkpoint of this project"),
+    "checkpoint a text": (raw("checkpoint.pt", b"weights"), "checkpoint.pt: not a checkpoint of this project"),
+    "checkpoint cut off": (
+        lambda run: os.truncate(run / "checkpoint.pt", 2000),
+        "checkpoint.pt: not a checkpoint of this project",
+    ),
+    "checkpoint a pickle": (
+        raw("checkpoint.pt", pickle.dumps(Bomb())),
+        "checkpoint.pt: not a checkpoint of this project",
+    ),
+    "checkpoint with code": (
+        checkpoint(lambda content: content | {"epoch": Bomb()}),
+        "checkpoint.pt: not a checkpoint of this project",
+    ),
+    "checkpoint of other content": (checkpoint(lambda content: [1, 2]), "checkpoint.pt: not of this model"),
+    "checkpoint without weights": (checkpoint(lambda content: {"epoch": 1}), "checkpoint.pt: not of this model"),
+    "checkpoint of other weights": (
+        checkpoint(lambda content: {"model": {"bias": torch.ones(3)}}),
+        "checkpoint.pt: not of this model",
+    ),
+    "checkpoint of other sizes": (
+        checkpoint(lambda content: {"model": {k: v[:5] for k, v in content["model"].items()}}),
+        "checkpoint.pt: not of this model",
+    ),
+    "config missing": (lambda run: (run / "config.yaml").unlink(), r"not a run folder \(no config.yaml\)"),
+    "config not YAML": (raw("config.yaml", b"model: [BPR\n"), "config.yaml, line .: not valid YAML"),
+    "config binary": (raw("config.yaml", b"\xff\x00"), "config.yaml: cannot be read .not UTF-8 text"),
+    "config empty": (raw("config.yaml", b""), "config.yaml: expected the names of a model and a data set"),
+    "config of an unknown model": (
+        raw("config.yaml", b"model: BPRR\ndataset: toy\n"),
+        r"unknown model 'BPRR' \(did you mean 'BPR'\?\)",
+    ),
+    "config incomplete": (raw("config.yaml", b"model: BPR\ndataset: toy\nepochs: 3\n"), "no file sets '"),
+    "manifest missing": (
+        lambda run: (run / "manifest.json").unlink(),
+        "manifest.json: not readable, so the data of this run cannot be checked",
+    ),
+    "manifest broken": (
+        raw("manifest.json", b"{"),
+        "manifest.json: not readable, so the data of this run cannot be checked",
+    ),
+    "manifest of other content": (
+        raw("manifest.json", b"[]"),
+        "manifest.json: not readable, so the data of this run cannot be checked",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_recommend_from_a_damaged_run(case: str, done: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(done.parent)  # where a Bomb would go off
+    damage, says = DAMAGED[case]
+    damage(done)
+    before = contents(done.parent)
+    outcome = run_here("recommend", done, "--users", 3)
+    lines = outcome.err.splitlines()
+    assert outcome.code == 2, outcome.err
+    assert all(line.startswith("error: ") for line in lines)
+    assert re.search(says, lines[0]), outcome.err
+    assert len(lines) == 1 or case == "config incomplete"
+    assert contents(done.parent) == before
+
+
+def test_the_bomb_does_go_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without this, the tests with a Bomb could not fail."""
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickle.dumps(Bomb()))
+    assert (tmp_path / "pwned").is_dir()
+
+
+def test_recommend_from_other_data(finished: Path, done: Path):
+    shutil.copytree(finished / "data", done.parent / "data")
+    rows(NEW)(done.parent / "data" / "toy")
+    says = "'toy' in .* is not the data that this run trained on; --data_path names another"
+    refused(done.parent, "recommend", done, "--data_path", done.parent / "data", says=says)
+
+
+# --resume
+
+
+def stopped_run(world: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Starts a run that stops after two epochs; returns the words that resume it."""
+    from common import trainer
+
+    write, written = trainer.write_csv, []
+
+    def stop_at_second(*arguments: Any) -> None:
+        write(*arguments)
+        written.append(arguments)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    words = [*VBPR, *places(world), "--epochs", "4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "write_csv", stop_at_second)
+        assert run_here(*words).code == 130
+    (folder,) = (world / "runs" / "toy" / "VBPR").iterdir()
+    assert (folder / "last.pt").is_file()
+    return [*words, "--resume"]
+
+
+def test_resume_with_other_interactions(world: Path, monkeypatch: pytest.MonkeyPatch):
+    words = stopped_run(world, monkeypatch)
+    rows(NEW)(world / "data" / "toy")
+    refused(world, *words, says="the data have changed since this run began; start it anew without --resume")
+
+
+def test_resume_with_other_features(world: Path, monkeypatch: pytest.MonkeyPatch):
+    words = stopped_run(world, monkeypatch)
+    write_features(world / "data" / "toy" / "text_feat.npy", seed=99)
+    refused(world, *words, says="the data have changed since this run began; start it anew without --resume")
+
+
+def test_resume_of_a_grid_whose_finished_runs_saw_other_data(world: Path):
+    words = [*VBPR, *places(world), "--epochs", "1", "--seed", "1", "2"]
+    trained(*words)
+    rows(NEW)(world / "data" / "toy")
+    refused(
+        world, *words, "--resume", says="the data have changed since this run began; start it anew without --resume"
+    )
+
+
+def test_resume_with_other_code(world: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    words = stopped_run(world, monkeypatch)
+    code = copy_of_code(tmp_path_factory.mktemp("code"))
+    with open(code / "models" / "vbpr.py", "a") as file:
+        file.write("\n")
+    monkeypatch.setattr("utils.paths.SOURCE", code)
+    refused(world, *words, says="the code has changed since this run began; start it anew without --resume")
+
+
+@pytest.mark.parametrize("damage", [raw("manifest.json", b"{"), raw("manifest.json", b"{}")], ids=["broken", "empty"])
+def test_resume_of_a_run_whose_data_cannot_be_checked(damage: Damage, world: Path, monkeypatch: pytest.MonkeyPatch):
+    words = stopped_run(world, monkeypatch)
+    damage(next((world / "runs" / "toy" / "VBPR").iterdir()))
+    refused(world, *words, says="manifest.json: not readable, so the data of this run cannot be checked")
+
+
+# generate
+
+GENERATE: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
+    "name missing": (("--size", "demo"), "generate: expected a name for the data set first, got '--size'"),
+    "name a path": (("../made",), "generate: expected a name for the data set first, got '../made'"),
+    "size unknown": (
+        ("made", "--size", "babby"),
+        r"generate: unknown size 'babby' \(did you mean 'baby'\?\); there are demo, baby",
+    ),
+    "option unknown": (("made", "--n_user", 3), r"generate: unknown option --n_user \(did you mean 'n_users'\?\)"),
+    "flag": (("made", "--quiet"), "generate: --quiet has no meaning here"),
+    "value missing": (("made", "--n_users"), "--n_users: expected one value, got 0"),
+    "two values": (("made", "--n_users", 3, 4), "--n_users: expected one value, got 2"),
+    "size a word": (("made", "--n_users", "few"), "generate: n_users is 'few', expected a whole number, at least 1"),
+    "size zero": (("made", "--n_items", 0), "generate: n_items is 0, expected a whole number, at least 6"),
+    "sizes at odds": (
+        ("made", "--n_users", 3),
+        "generate: n_interactions is 14400, expected 15 to 1497 by users and items",
+    ),
+    "share beyond one": (("made", "--joint_users", 1.5), "generate: joint_users is 1.5, expected a number, 0 to 1"),
+    "noise nan": (("made", "--feature_noise", ".nan"), "generate: feature_noise is nan, expected a number, 0 to 1000"),
+    "features no mapping": (
+        ("made", "--feature_dims", 5),
+        "generate: feature_dims is 5, expected a size for at least one modality",
+    ),
+    "features of no size": (
+        ("made", "--feature_dims", "{visual: 0}"),
+        "feature_dims.'visual'. is 0, expected a whole number",
+    ),
+    "features of a bad name": (("made", "--feature_dims", "{a/b: 3}"), "modality 'a/b' names a file"),
+    "beyond memory": (("made", "--n_items", 10**15), "not enough memory .*; use smaller sizes"),
+    "several": (
+        ("made", "--size", "x", "--n_user", 3, "--grid"),
+        ("unknown size", "unknown option", "--grid has no meaning"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GENERATE)
+def test_generate(case: str, world: Path):
+    words, says = GENERATE[case]
+    refused(world, "generate", *words, "--data_path", world / "data", says=says)
+
+
+def test_generate_over_what_is_there(world: Path):
+    words = ["--data_path", world / "data"]
+    refused(
+        world,
+        "generate",
+        "toy",
+        *words,
+        says="holds image_feat.npy, text_feat.npy: delete the folder or choose another",
+    )
+    for path in (world / "data" / "toy").glob("*.npy"):
+        path.unlink()
+    refused(world, "generate", "toy", *words, says="toy.inter is already there: delete it or choose another folder")
+
+
+def test_generate_where_nothing_can_be_written(world: Path):
+    file = world / "data" / "toy" / "toy.inter"
+    refused(world, "generate", "made", "--data_path", file, says="generate: .*made: cannot be written .Not a directory")
+
+
+# The same from a shell: the exit code and the streams of a real process
+
+PROCESSES: dict[str, tuple[tuple[str, ...], str]] = {
+    "model": (("-m", "LightGNC", "-d", "toy"), "unknown model 'LightGNC'"),
+    "data": ((*VBPR, "--epochs", "1"), "itemID is -4, expected an integer from 0 up"),
+    "run": (("recommend", "nowhere"), "nowhere: not a run folder"),
+}
+
+
+@pytest.mark.parametrize("case", PROCESSES)
+def test_in_a_process_of_its_own(case: str, world: Path):
+    words, says = PROCESSES[case]
+    rows((3, -4, 0))(world / "data" / "toy")
+    before = contents(world)
+    outcome = run_process(*words, *(places(world) if case != "run" else []), cwd=world)
+    check(outcome, (says,))
+    assert contents(world) == before
+
+
+def test_an_error_of_ours_is_not_hidden(world: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is no mistake of the user keeps its traceback."""
+    monkeypatch.setattr("utils.session.run_all", lambda *_, **__: json.loads("{"))
+    with pytest.raises(json.JSONDecodeError):
+        run_here(*TRAIN, *places(world))
