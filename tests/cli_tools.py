@@ -89,8 +89,9 @@ def toy_rows() -> list[Row]:
     random = np.random.default_rng(0)
     rows: list[Row] = []
     for user in range(N_USERS):
-        # The last item is somebody's, as the number of items is read off the largest id.
-        items = [N_ITEMS - 1 - user, *random.permutation(N_ITEMS - N_USERS)[: 6 + 2 * (user % 4)].tolist()]
+        mine = N_ITEMS - 1 - user  # so that the last item is somebody's: the largest id tells how many items there are
+        others = [item for item in random.permutation(N_ITEMS).tolist() if item != mine]
+        items = [mine, *others[: 6 + 2 * (user % 4)]]
         rows += [(user, item, 2 if place in (1, 2) else int(place == 3)) for place, item in enumerate(items)]
     return rows
 
@@ -205,6 +206,7 @@ def serve(source: str, log: str) -> None:
     """The server: a line with a request in; the process id, then exit code and number of files put in place out."""
     sys.path[0] = source
     import torch
+
     import utils.session  # noqa: F401 (loads all that a run needs)
     from utils.cli import main
 
@@ -212,10 +214,7 @@ def serve(source: str, log: str) -> None:
 
     for line in sys.stdin:
         request = json.loads(line)
-        count = (
-            os.memfd_create("count") if hasattr(os, "memfd_create") else os.open(f"{log}.count", os.O_RDWR | os.O_CREAT)
-        )
-        os.ftruncate(count, 0)
+        count = os.open(f"{log}.count", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         pid = os.fork()
         if pid == 0:
             target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

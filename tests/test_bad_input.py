@@ -408,7 +408,7 @@ class Bomb:
 
 
 GOOD = np.ones((N_ITEMS, 4), dtype=np.float32)
-NEW = (3, N_ITEMS - 1, 0)  # only user 0 has the last item
+NEW = (3, next(item for item in range(N_ITEMS) if item not in {i for u, i, _ in toy_rows() if u == 3}), 0)
 LINE = len(toy_rows()) + 2  # of the first row that is added
 TRAINED, VALID = next(r for r in toy_rows() if r[2] == 0), next(r for r in toy_rows() if r[2] == 1)
 

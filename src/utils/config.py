@@ -6,7 +6,6 @@ configs/model/NAME.yaml, files given by --config, the command line. All mistakes
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import re
@@ -178,7 +177,7 @@ class _Resolver:
                 self._name_axes(value, source)
                 self._put(raw, None, source)
             elif (name := self.aliases.get(raw, raw)) in self.keys:
-                self._put(name, copy.deepcopy(value), source)
+                self._put(name, value, source)
             elif raw in WITHOUT_EFFECT:
                 self.notes.append(f"{source}: {raw} has no effect here: {WITHOUT_EFFECT[raw]}")
             else:
@@ -204,7 +203,7 @@ class _Resolver:
             else:
                 several = words[0] if len(words) == 1 and isinstance(words[0], list) else words
                 self._put(name, several[0] if len(several) == 1 else list(several), COMMAND_LINE)
-                if len(several) > 1 and name not in self.named:
+                if len(several) > 1:
                     self.named.append(name)
         return unknown
 
@@ -283,7 +282,7 @@ class _Resolver:
             name = self.aliases.get(str(raw), str(raw))
             if name not in self.keys:
                 self.problems.append(f"{source}: hyper_parameters: unknown key '{raw}'{nearest(str(raw), self.keys)}")
-            elif name not in self.named:
+            else:
                 self.named.append(name)
 
 

@@ -198,6 +198,13 @@ class RunFolder:
         for left in self.path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
 
+    def tidy(self) -> None:
+        """Removes what a process left in a finished run that was killed just after its last write."""
+        with contextlib.suppress(UserError):  # somebody is at work in it, or it may only be read
+            self.lock()
+            self.file("last.pt").unlink(missing_ok=True)
+            self.unlock()
+
     def unlock(self) -> None:
         if self._lock:
             self.file(".lock").unlink(missing_ok=True)

@@ -73,7 +73,7 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
         metrics = folder.metrics() if folder else None
         if folder and metrics:
             print(f"{head}: {metrics['status']} before, in {folder.path}{other_code(folder)}")
-            folder.file("last.pt").unlink(missing_ok=True)  # killed after its last write, it could not tidy up
+            folder.tidy()
             results.append(Result(config, metrics, folder.path))
         else:
             going_on = folder is not None
@@ -95,6 +95,7 @@ def check_all(
     """Reads every data set once before the first run, prints what is in it, and finds all mistakes at once."""
     problems: list[str] = []
     spoken: set[str] = set()
+    stale: set[str] = set()
     for config in reversed(configs):  # so that the first run's data set is the one kept
         try:
             pick_device(config["device"])
@@ -114,8 +115,11 @@ def check_all(
             if config["save_topk"]:  # read now, so that a mistake in a mapping file costs no training
                 original_ids(config, config["user_id_field"], dataset.n_users)
                 original_ids(config, config["item_id_field"], dataset.n_items)
-            if resume and (folder := RunFolder.latest(config)):
+            # Of a grid with many runs that cannot be continued, one is named.
+            if resume and config.dataset not in stale and (folder := RunFolder.latest(config)):
+                stale.add(config.dataset)
                 check_resumable(folder, dataset)
+                stale.remove(config.dataset)
         except UserError as error:
             problems += error.problems
             continue

@@ -143,6 +143,7 @@ def test_an_evaluation_takes_place_however_few_the_epochs(tmp_path):
 
 def test_an_epoch_runs_hooks_steps_and_one_evaluation_in_order(tmp_path):
     trainer = make_trainer(tmp_path, epochs=2)
+    trainer.model.eval()  # the losses of `Slope` insist on training mode
     trainer.fit()
     assert trainer.model.log == ["pre", *["loss"] * STEPS, "post", "forward"] * 2
 
@@ -378,10 +379,9 @@ class Interrupted(Exception):
     """What stands for a kill."""
 
 
-def interrupt(monkeypatch, model, at):
-    """Makes a run of `model` fail: at its n-th step, or at writing its n-th last.pt."""
-    kind, number = at
-    calls = []
+def interrupt(monkeypatch, model, kind="", number=0):
+    """Makes a run of `model` fail at its n-th step, or at writing its n-th last.pt; returns what the run has done."""
+    calls: list[str] = []
     original_loss, original_write = model_class(model).calculate_loss, trainer_module.write_torch
 
     def calculate_loss(self, batch):
@@ -398,6 +398,7 @@ def interrupt(monkeypatch, model, at):
 
     monkeypatch.setattr(model_class(model), "calculate_loss", calculate_loss)
     monkeypatch.setattr(trainer_module, "write_torch", write_torch)
+    return calls
 
 
 @pytest.mark.parametrize("model", ["LightGCN", "GTC"])
@@ -405,15 +406,18 @@ def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(model, go, monk
     options = {"epochs": 5, "learning_rate_scheduler": [0.5, 1]}
     whole = go(model, **options)
     assert len(history(whole.folder)) == 5
-    places = [("step", STEPS * epoch + 1 + epoch % STEPS) for epoch in range(5)]
-    places += [("last.pt", 1), ("last.pt", 3), ("last.pt", 5), ("checkpoint.pt", 1)]
-    for place in places:
+    places = {("step", STEPS * epoch + 1 + epoch % STEPS): epoch for epoch in range(5)}
+    places |= {("last.pt", 1): 0, ("last.pt", 3): 2, ("last.pt", 5): 4, ("checkpoint.pt", 1): 0}
+    for place, epochs_done in places.items():
         with monkeypatch.context() as patch:
-            interrupt(patch, model, place)
+            interrupt(patch, model, *place)
             with pytest.raises(Interrupted):
                 go(model, **options)
         torch.rand(3)  # the stream that the next process starts with is another one
-        resumed = go(model, resume=True, **options)
+        with monkeypatch.context() as patch:
+            calls = interrupt(patch, model)
+            resumed = go(model, resume=True, **options)
+        assert calls.count("step") == (5 - epochs_done) * STEPS, "what was done is not done again"
         assert resumed.folder != whole.folder
         assert numbers(resumed) == numbers(whole), place
         assert_same_weights(weights(resumed), weights(whole))
@@ -424,7 +428,7 @@ def test_a_run_interrupted_twice_goes_on_to_the_same_bits(go, monkeypatch):
     whole = go("GTC")
     for number, at in enumerate((STEPS + 2, STEPS + 1)):  # in the second epoch, then in the third
         with monkeypatch.context() as patch:
-            interrupt(patch, "GTC", ("step", at))
+            interrupt(patch, "GTC", "step", at)
             with pytest.raises(Interrupted):
                 go("GTC", resume=number > 0)
     resumed = go("GTC", resume=True)

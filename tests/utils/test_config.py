@@ -200,7 +200,9 @@ def test_data_folder_is_looked_up_in_the_same_order(project, monkeypatch):
     assert found() == ("/overall", "overall.yaml")
     mine = project.write("mine.yaml", "data_path: /mine")
     assert found(files=[mine]) == ("/mine", str(mine))
-    assert found(files=[mine], data_path="/given") == ("/given", "command line")
+    later = project.write("later.yaml", "data_path: /later")
+    assert found(files=[mine, later]) == ("/later", str(later))
+    assert found(files=[mine, later], data_path="/given") == ("/given", "command line")
 
 
 def test_several_data_folders_are_refused(project):
@@ -403,6 +405,11 @@ def test_list_of_a_key_that_no_file_names_is_an_error(project):
     assert project.one("topk: [7, 20]")["topk"] == [7, 20]
 
 
+def test_named_key_without_a_value_has_its_default(project):
+    config = project.one("hyper_parameters: [dropout]")
+    assert (config["dropout"], config.axes) == (0.5, ())
+
+
 def test_value_that_is_a_list_is_searched_as_a_list_of_lists(project):
     text = "hyper_parameters: [learning_rate_scheduler]\nlearning_rate_scheduler: [[0.96, 50], [1.0, 50]]"
     configs, _ = project.runs(text)
@@ -425,6 +432,9 @@ def test_command_line_takes_a_key_out_of_the_grid(project):
     configs, _ = project.runs(grid=True, reg_weight=7)
     assert [(c["n_ui_layers"], c["reg_weight"]) for c in configs] == [(1, 7.0), (3, 7.0)]
     assert configs[0].axes == ("n_ui_layers",)
+    configs, _ = project.runs(grid=True, reg_weight=7, seed=(1, 2))
+    expected = [(1, 1), (1, 2), (3, 1), (3, 2)]
+    assert [(c["n_ui_layers"], c["seed"]) for c in configs] == expected, "what a file searches varies slowest"
     configs, _ = project.runs("hyper_parameters: [seed]\nseed: [1, 2]", seed=3)
     assert [c["seed"] for c in configs] == [3]
 
@@ -509,12 +519,6 @@ def test_config_gives_none_for_what_is_not_set(project):
         config["seed"] = 1  # type: ignore[index]
 
 
-def test_values_of_one_run_are_not_shared_with_another(project):
-    configs, _ = project.runs("synthetic: {n_users: 5}", models=["Toy", "Other"])
-    configs[0]["synthetic"]["n_users"] = 6
-    assert configs[1]["synthetic"] == {"n_users": 5}
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -574,6 +578,13 @@ def test_reading_back_tells_all_mistakes_at_once():
     assert "config.yaml: unknown key 'sead' (did you mean 'seed'?)" in problems
     assert "config.yaml: epochs: expected an integer of at least 1, got 0" in problems
     assert "no file sets 'learning_rate' (learning rate)" in problems
+
+
+def test_reading_back_checks_keys_against_each_other(project):
+    content = project.one().entries | {"device": "gpu"}
+    assert problems_of(lambda: Config.from_values("Toy", ToyKeys, "toy", content, "config.yaml")) == [
+        "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"
+    ]
 
 
 # The files of the tree

@@ -12,7 +12,7 @@ import pytest
 from helpers import ROWS, Planted, ones, problems_of, toy_config, write_set
 from numpy.typing import NDArray
 
-from utils.dataset import Dataset, Split, discover_features, load_dataset, make_splits
+from utils.dataset import Dataset, Split, content_hash, discover_features, load_dataset, make_splits
 from utils.synthetic import SyntheticSpec, generate
 
 
@@ -451,6 +451,14 @@ def test_fingerprint_is_of_the_content_and_changes_with_any_of_it(tmp_path):
         assert part in changed(rest), "an interaction fewer"
         assert part in changed([*rest, (user, free, label)]), "another item"
     assert changed([*ROWS, (3, 0, 2)]) == {"train", "valid", "test"}, "sizes count"
+
+
+def test_content_hash_is_of_shape_type_and_values():
+    base = np.arange(6)
+    others = [base + 1, base[:5], base.reshape(2, 3), base.view(np.uint64), base[::-1]]
+    hashes = [content_hash(base), *(content_hash(other) for other in others), content_hash(base[:3], base[3:])]
+    assert len(set(hashes)) == len(hashes)
+    assert content_hash(np.arange(12)[::2] // 2) == content_hash(base), "strides do not count"
 
 
 def test_derived_arrays_go_through_the_cache(tmp_path):

@@ -277,6 +277,12 @@ def test_lock_refuses_another_process(tmp_path):
     folder.unlock()
 
 
+def test_lock_on_a_file_that_its_holder_took_away_does_not_count(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (tmp_path / ".lock").unlink())
+    assert len(problems_of(RunFolder(tmp_path).lock)) == 1
+
+
 def test_lock_clears_what_a_killed_writer_left(tmp_path):
     left, kept = tmp_path / f".metrics.json.123{runs.TEMPORARY}", tmp_path / "metrics.json"
     left.touch()

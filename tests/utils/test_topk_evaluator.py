@@ -147,9 +147,10 @@ def test_item_that_a_model_scores_minus_infinity_is_not_recommended():
 
 def test_item_in_train_and_test_is_masked_and_counts_as_relevant():
     dataset = dataset_of([(0, 0, 0), (0, 0, 2), (0, 1, 2)], 1, 3)
-    evaluation = evaluate(dataset, torch.tensor([[3.0, 2, 1]]), topk=[2])
-    assert evaluation.topk.tolist() == [[1, 2]]
-    assert evaluation.values["recall@2"].tolist() == [0.5]
+    evaluation = evaluate(dataset, torch.tensor([[3.0, 2, 1]]), topk=[3])
+    assert evaluation.topk.tolist() == [[1, 2, -1]]
+    assert evaluation.hits.tolist() == [[True, False, False]]
+    assert evaluation.values["recall@3"].tolist() == [0.5]
 
 
 # Ties
