@@ -107,7 +107,12 @@ class Config(Mapping[str, Any]):
         return len(self.entries)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.entries or self.aliases.get(str(key)) in self.entries
+        return key in ("model", "dataset") or self.aliases.get(str(key), key) in self.entries
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key, or `default` where the key is not there or null."""
+        value = self[key]
+        return default if value is None else value
 
     @classmethod
     def from_values(

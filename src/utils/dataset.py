@@ -302,14 +302,29 @@ def make_splits(
 
 
 def discover_features(folder: Path) -> dict[str, str]:
-    """Modality name to file, for every `*_feat.npy` of a folder: image = visual, text = textual, audio = acoustic."""
+    """Modality name to file, for every `*_feat.npy` of a folder: image = visual, text = textual, audio = acoustic.
+
+    Raises:
+        UserError: if two files stand for one modality, or a file's name cannot name one.
+    """
     stems = {path.name.removesuffix("_feat.npy"): path.name for path in folder.glob("*_feat.npy")}
     ordered = [*(s for s in FILE_STEMS if s in stems), *sorted(s for s in stems if s not in FILE_STEMS)]
-    return {FILE_STEMS.get(stem, stem): stems[stem] for stem in ordered}
+    found: dict[str, str] = {}
+    for stem in ordered:
+        modality = FILE_STEMS.get(stem, stem)
+        if modality in found:
+            raise UserError(f"{folder}: {found[modality]} and {stems[stem]} are both {modality}; name one in `modalities`")
+        if not modality.isidentifier() or modality in SPLITS:
+            raise UserError(f"{stems[stem]}: '{modality}' cannot name a modality; expected letters, digits and _")
+        found[modality] = stems[stem]
+    return found
 
 
 def _feature_files(config: Config, folder: Path, warnings: list[str]) -> dict[str, str]:
     named = config["modalities"]
+    unusable = [name for name in named or () if not name.isidentifier() or name in SPLITS]
+    if unusable:
+        raise UserError(f"modalities: '{unusable[0]}' cannot name a modality; expected letters, digits and _")
     if named == {}:
         raise UserError(f"modalities: expected at least one for {config.model}, got none")
     if named is None:
@@ -320,7 +335,7 @@ def _feature_files(config: Config, folder: Path, warnings: list[str]) -> dict[st
     missing = {modality: file for modality, file in named.items() if not (folder / file).is_file()}
     if missing:
         listing = ", ".join(f"{file} ({modality})" for modality, file in missing.items())
-        there = ", ".join(discover_features(folder).values()) or "no *_feat.npy file at all"
+        there = ", ".join(sorted(path.name for path in folder.glob("*_feat.npy"))) or "no *_feat.npy file at all"
         # The data set files of the tree name all that is published; a user's own words are taken as they stand.
         if not config.sources["modalities"].startswith("dataset/") or len(missing) == len(named):
             raise UserError(f"data set '{config['dataset']}': no {listing} in {folder}; there is {there}")

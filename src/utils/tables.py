@@ -121,6 +121,8 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
         mark = " *" if row.selected and several else ""
         line = [row.dataset, row.model + mark, *(_plain(row.settings.get(axis, "")) for axis in axes)]
         line.append(_mean(row.valid.get(metric)) if row.model != ORACLE else "")
+        if row.failed and row.test:
+            line[-1] += f" ({row.failed} diverged)"
         line += [_mean(row.test.get(name)) if not row.failed or row.test else "diverged" for name in shown]
         if oracle:
             values = row.test.get(metric)

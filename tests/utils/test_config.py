@@ -510,6 +510,9 @@ def test_models_vary_faster_than_data_sets(project):
 def test_config_gives_none_for_what_is_not_set(project):
     config = project.one()
     assert config["missing"] is None
+    assert config.get("missing", 3) == 3
+    assert "missing" not in config
+    assert "model" in config
     assert "missing" not in config
     assert (config["model"], config["dataset"]) == ("Toy", "toy")
     assert "n_layers" in config

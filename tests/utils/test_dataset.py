@@ -13,6 +13,7 @@ from helpers import ROWS, Planted, ones, problems_of, toy_config, write_set
 from numpy.typing import NDArray
 
 from utils.dataset import Dataset, Split, content_hash, discover_features, load_dataset, make_splits
+from utils.errors import UserError
 from utils.synthetic import SyntheticSpec, generate
 
 
@@ -476,3 +477,18 @@ def test_derived_arrays_go_through_the_cache(tmp_path):
     dataset.cache = None
     dataset.derived("thing", 1, dataset.fingerprint, build)
     assert len(built) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("image_feat.npy", "visual_feat.npy"), "image_feat.npy and visual_feat.npy are both visual"),
+        (("a.b_feat.npy",), "'a.b' cannot name a modality"),
+        (("train_feat.npy",), "'train' cannot name a modality"),
+    ],
+)
+def test_feature_files_that_cannot_be_told_apart_or_named_are_refused(tmp_path, files, words):
+    for file in files:
+        (tmp_path / file).write_bytes(npy(np.ones((2, 2), dtype=np.float32)))
+    with pytest.raises(UserError, match=words):
+        discover_features(tmp_path)
