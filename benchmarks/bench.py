@@ -16,7 +16,6 @@ from utils.dataset import Dataset, load_dataset
 from utils.memory import keep_freed_memory
 from utils.registry import model_class
 
-
 keep_freed_memory()  # as a run does
 
 

@@ -85,14 +85,16 @@ def places(folder: Path) -> list[str]:
 
 
 def toy_rows() -> list[Row]:
-    """Rows (user, item, label): 7 to 13 items a user without repeats, one for validation and two for test."""
+    """Rows (user, item, label): 7 to 13 items a user without repeats, one for validation and two or six for test."""
     random = np.random.default_rng(0)
     rows: list[Row] = []
     for user in range(N_USERS):
         mine = N_ITEMS - 1 - user  # so that the last item is somebody's: the largest id tells how many items there are
         others = [item for item in random.permutation(N_ITEMS).tolist() if item != mine]
         items = [mine, *others[: 6 + 2 * (user % 4)]]
-        rows += [(user, item, 2 if place in (1, 2) else int(place == 3)) for place, item in enumerate(items)]
+        n_test = 6 if user % 4 == 3 else 2
+        labels = [0, *[2] * n_test, 1, *[0] * len(items)]
+        rows += [(user, item, label) for item, label in zip(items, labels, strict=False)]
     return rows
 
 

@@ -337,6 +337,10 @@ def the_run_numbered(folder: Path, number: int) -> Path:
     return found
 
 
+def taken_up(*_: object) -> None:
+    raise AssertionError("two processes train in one run folder")
+
+
 def test_a_run_that_is_going_on_is_not_taken_up_by_another(code: Path, data: Path, forks: Forks, tmp_path: Path):
     words = words_of("-m LightGCN -d toy --epochs 100000 --stopping_step 100000", data, tmp_path)
     pid = forks.start(*words)
@@ -347,6 +351,7 @@ def test_a_run_that_is_going_on_is_not_taken_up_by_another(code: Path, data: Pat
         # This process runs the code of the tree: it is to stop at the lock, not at a difference in code.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("utils.paths.SOURCE", code)
+            patch.setattr("common.trainer.Trainer.fit", taken_up)
             second = run_here(*words, "--resume")
     finally:
         os.kill(pid, signal.SIGKILL)

@@ -72,7 +72,7 @@ class ConditionalUNet(nn.Module):
     """A small U-Net over vectors that predicts the noise in x_t given the time and a condition.
 
     Down D -> w_1 -> ... -> w_k, up again with the skip of each level joined by concatenation, x_t itself joined last. The
-    condition enters at the first level, the time (a projected sinusoidal embedding) at every level on the way down.
+    condition and the time (a sinusoidal embedding), each projected, enter at the first level.
 
     Args:
         width: D of x and of the condition.
@@ -86,10 +86,9 @@ class ConditionalUNet(nn.Module):
     def __init__(self, width: int, levels: Sequence[int], n_steps: int, time_width: int = 64) -> None:
         super().__init__()
         sizes = [width, *levels]
-        self.levels = list(levels)
         self.down = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.condition = nn.Linear(width, levels[0], bias=False)
-        self.time = nn.Linear(time_width, sum(levels), bias=False)
+        self.time = nn.Linear(time_width, levels[0], bias=False)
         self.up = nn.ModuleList()
         inside = levels[-1]
         for skip in reversed(sizes[:-1]):
@@ -100,14 +99,13 @@ class ConditionalUNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """The predicted noise [B, D] for x_t [B, D], t [B] in 1..T and condition [B, D]."""
-        # Projecting the table of times costs less than projecting every row's time.
-        shifts = F.embedding(t, self.time(self.times)).split(self.levels, dim=1)
         skips = [x]
         hidden = x
-        for level, (layer, shift) in enumerate(zip(self.down, shifts, strict=True)):
-            hidden = layer(hidden) + shift
+        for level, layer in enumerate(self.down):
+            hidden = layer(hidden)
             if level == 0:
-                hidden = hidden + self.condition(condition)
+                # Projecting the table of times costs less than projecting every row's time.
+                hidden = hidden + self.condition(condition) + F.embedding(t, self.time(self.times))
             hidden = F.silu(hidden)
             skips.append(hidden)
         skips.pop()

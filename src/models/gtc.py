@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ class GTCConfig:
     tc_nodes: str = setting(
         "nodes of the batch that are aligned: users, positive items", choices=("items", "users", "both")
     )
+    tc_batch: int = setting("most nodes aligned in a step, drawn at random from the batch's", low=2)
     temperature: float = setting("initial temperature of the total correlation's logits", above=0)
     fusion_temperature: float = setting("initial temperature of the gate", above=0)
     gate_bias: float = setting("initial bias of the gate; below 0 the content starts nearly left out")
@@ -110,7 +112,7 @@ class GTC(GeneralRecommender):
 
         c is brought to the length of h, so that the gate compares directions and the residual keeps its weight.
         """
-        product = torch.stack(list(content.values())).prod(dim=0)
+        product = reduce(torch.mul, content.values())
         joined = F.normalize(product, dim=1) * interaction.norm(dim=1, keepdim=True)
         similarity = (F.normalize(interaction, dim=1) * F.normalize(product, dim=1)).sum(dim=1, keepdim=True)
         return interaction + torch.sigmoid(similarity / self.log_fusion_temperature.exp() + self.gate_bias) * joined
@@ -130,16 +132,14 @@ class GTC(GeneralRecommender):
         fused = self.fuse(interaction, generated)
         all_users, all_items = fused.split([len(users), len(items)])
         user, pos, neg = batch_rows(torch.cat([user_place[None], item_place]), all_users, all_items)
-        aligned_nodes = {
+        chosen = {
             "users": [torch.arange(len(users), device=nodes.device)],
             "items": [len(users) + item_place[0].unique()],
         }
-        aligned_nodes["both"] = aligned_nodes["users"] + aligned_nodes["items"]
-        views = [interaction, *generated.values()]
-        temperature_scale = self.log_scale.exp().clamp(max=MAX_SCALE)
+        chosen["both"] = chosen["users"] + chosen["items"]
         aligned = [
-            total_correlation([F.embedding(rows, view) for view in views], temperature_scale)
-            for rows in aligned_nodes[options.tc_nodes]
+            self._align([interaction, *generated.values()], at_most(rows, options.tc_batch))
+            for rows in chosen[options.tc_nodes]
         ]
         ego = batch_rows(batch, self.user_embedding, self.item_embedding)
         return {
@@ -148,6 +148,10 @@ class GTC(GeneralRecommender):
             "total_correlation": options.tc_weight * torch.stack(aligned).mean(),
             "reg": options.reg_weight * half_squared_l2_over_batch(*ego),
         }
+
+    def _align(self, views: list[Tensor], rows: Tensor) -> Tensor:
+        """The total correlation loss of some rows of the views [n, D] (Eqs. 6-9)."""
+        return total_correlation([F.embedding(rows, view) for view in views], self.log_scale.exp().clamp(max=MAX_SCALE))
 
     def _denoise(self, modality: str, start: Tensor, interaction: Tensor) -> tuple[Tensor, Tensor]:
         """The one-step estimate of x_0 [B, D] at a random time per row, and the loss of the predicted noise."""
@@ -207,6 +211,11 @@ class GTC(GeneralRecommender):
         """Interaction and generated content embeddings of all nodes: users [U, D], items [I, D] by modality."""
         interaction, generated = self._all_nodes()
         return {name: (x[: self.n_users], x[self.n_users :]) for name, x in {"id": interaction, **generated}.items()}
+
+
+def at_most(rows: Tensor, n: int) -> Tensor:
+    """`rows`, or n of them drawn at random where there are more."""
+    return rows if len(rows) <= n else rows[torch.randperm(len(rows))[:n].to(rows.device)]
 
 
 def unit_rows(x: Tensor) -> Tensor:

@@ -313,7 +313,9 @@ def discover_features(folder: Path) -> dict[str, str]:
     for stem in ordered:
         modality = FILE_STEMS.get(stem, stem)
         if modality in found:
-            raise UserError(f"{folder}: {found[modality]} and {stems[stem]} are both {modality}; name one in `modalities`")
+            raise UserError(
+                f"{folder}: {found[modality]} and {stems[stem]} are both {modality}; name one in `modalities`"
+            )
         if not modality.isidentifier() or modality in SPLITS:
             raise UserError(f"{stems[stem]}: '{modality}' cannot name a modality; expected letters, digits and _")
         found[modality] = stems[stem]

@@ -3,7 +3,8 @@
     python tests/models/freeze_curves.py            # all models
     python tests/models/freeze_curves.py GTC BPR    # these only; the others' numbers stay
 
-To be run when a model's numbers are meant to change, and only then; the difference of the file shows what has.
+To be run when a model's mathematics or keys are meant to change, and only then; the difference of the file shows what
+has. The settings are frozen too: another default in a YAML file changes nothing here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "src")]
@@ -19,22 +22,29 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent / "src")]
 from toys import build, make_config, total, toy_dataset, train_loader  # noqa: E402 (the path comes first)
 
 from common.trainer import loss_terms, make_optimizer  # noqa: E402
-from utils.registry import available_models  # noqa: E402
+from utils.registry import available_models, model_class  # noqa: E402
+from utils.schema import keys_of  # noqa: E402
 
 FILE = Path(__file__).with_name("frozen_curves.json")
 STEPS = 20
 LEARNING_RATE = 0.005  # large enough for a wrong gradient to show within the steps
 
-Curves = dict[str, dict[str, list[float]]]
+Curve = dict[str, list[float]]
 
 
-def curve(model_name: str) -> dict[str, list[float]]:
+def own_settings(model_name: str) -> dict[str, Any]:
+    """The model's own keys as its YAML file and the toy sizes have them now."""
+    config = make_config(model_name)
+    return {name: config[name] for name in keys_of(model_class(model_name).settings)}
+
+
+def curve(model_name: str, settings: Mapping[str, Any]) -> Curve:
     """The terms of the loss at each of the first steps, by name."""
     data = toy_dataset()
-    model = build(model_name, data).train()
+    model = build(model_name, data, **settings).train()
     optimizer = make_optimizer(make_config(model_name, learning_rate=LEARNING_RATE), model)
     loader = train_loader(data)
-    values: dict[str, list[float]] = {}
+    values: Curve = {}
     for _ in range(STEPS // len(loader) + 1):
         model.pre_epoch_processing()
         for batch in loader.epoch():
@@ -48,18 +58,26 @@ def curve(model_name: str) -> dict[str, list[float]]:
     return {name: numbers[:STEPS] for name, numbers in values.items()}
 
 
-def read() -> Curves:
-    """The frozen curves by model."""
-    curves: Curves = json.loads(FILE.read_text()) if FILE.is_file() else {}
-    return curves
+def freeze(model_name: str) -> dict[str, Any]:
+    """What the file holds of a model: the settings, kept so that a better default is no change of the model, and terms."""
+    settings = own_settings(model_name)
+    terms = curve(model_name, settings)
+    return {"settings": settings, "terms": {name: [float(f"{x:.6g}") for x in terms[name]] for name in terms}}
 
 
-def write(curves: Curves) -> None:
-    """Writes the curves, a line per term, so that a difference is easy to read."""
+def read() -> dict[str, dict[str, Any]]:
+    """What is frozen, by model."""
+    frozen: dict[str, dict[str, Any]] = json.loads(FILE.read_text()) if FILE.is_file() else {}
+    return frozen
+
+
+def write(frozen: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes a line for the settings and one for each term, so that a difference is easy to read."""
     models = []
-    for model, terms in sorted(curves.items()):
-        lines = [f"  {json.dumps(name)}: [{', '.join(f'{x:.6g}' for x in numbers)}]" for name, numbers in terms.items()]
-        models.append(f"{json.dumps(model)}: {{\n" + ",\n".join(lines) + "\n}")
+    for model, parts in sorted(frozen.items()):
+        lines = [f'  "settings": {json.dumps(parts["settings"])}', '  "terms": {']
+        terms = [f"    {json.dumps(name)}: {json.dumps(numbers)}" for name, numbers in parts["terms"].items()]
+        models.append(f"{json.dumps(model)}: {{\n{lines[0]},\n{lines[1]}\n" + ",\n".join(terms) + "\n  }\n}")
     FILE.write_text("{\n" + ",\n".join(models) + "\n}\n")
 
 
@@ -71,8 +89,8 @@ def main() -> None:
     known = list(available_models())
     if unknown := [name for name in models if name not in known]:
         parser.error(f"unknown model {', '.join(unknown)}; there are {', '.join(known)}")
-    curves = {name: terms for name, terms in read().items() if name in known}
-    write(curves | {name: curve(name) for name in models or known})
+    kept = {name: parts for name, parts in read().items() if name in known}
+    write(kept | {name: freeze(name) for name in models or known})
 
 
 if __name__ == "__main__":

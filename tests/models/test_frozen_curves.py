@@ -8,9 +8,11 @@ import sys
 
 import freeze_curves  # type: ignore[import-not-found]  # beside this file, where pytest looks
 import pytest
-from freeze_curves import STEPS, curve, read
+from freeze_curves import STEPS, curve, own_settings, read
 
 from utils.registry import available_models
+
+AGAIN = "if that is meant: python tests/models/freeze_curves.py MODEL"
 
 
 def test_every_model_is_frozen_and_no_other():
@@ -19,27 +21,27 @@ def test_every_model_is_frozen_and_no_other():
 
 @pytest.mark.parametrize("name", list(available_models()))
 def test_losses_are_those_of_the_frozen_curve(name):
-    frozen, found = read()[name], curve(name)
-    assert list(found) == list(frozen), "the terms of the loss"
+    settings, terms = read()[name]["settings"], read()[name]["terms"]
+    assert set(settings) == set(own_settings(name)), f"the model's keys have changed; {AGAIN}"
+    found = curve(name, settings)
+    assert list(found) == list(terms), f"the terms have changed; {AGAIN}"
     for term, numbers in found.items():
         assert len(numbers) == STEPS
-        assert numbers == pytest.approx(frozen[term], rel=1e-4, abs=1e-9), (
-            f"{term} differs; if it is meant to: {__doc__}"
-        )
-        assert len(set(numbers)) == STEPS, f"{term} does not move"
+        assert numbers == pytest.approx(terms[term], rel=1e-4, abs=1e-9), f"{term} has changed; {AGAIN}"
+        assert len(set(numbers)) == STEPS or not any(numbers), f"{term} does not move"
 
 
 def test_one_model_can_be_frozen_without_touching_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(freeze_curves, "FILE", tmp_path / "curves.json")
-    monkeypatch.setattr(freeze_curves, "curve", lambda name: {"bpr": [0.5, 1 / 3]})
+    monkeypatch.setattr(freeze_curves, "curve", lambda name, settings: {"bpr": [0.5, 1 / 3]})
     monkeypatch.setattr(sys, "argv", ["freeze_curves.py"])
     freeze_curves.main()
     assert set(read()) == set(available_models())
-    monkeypatch.setattr(freeze_curves, "curve", lambda name: {"bpr": [0.25]})
+    monkeypatch.setattr(freeze_curves, "curve", lambda name, settings: {"bpr": [0.25], "reg": [1.0]})
     monkeypatch.setattr(sys, "argv", ["freeze_curves.py", "BPR"])
     freeze_curves.main()
-    assert read()["BPR"] == {"bpr": [0.25]}
-    assert read()["LightGCN"] == {"bpr": [0.5, 0.333333]}
+    assert read()["BPR"] == {"settings": own_settings("BPR"), "terms": {"bpr": [0.25], "reg": [1.0]}}
+    assert read()["LightGCN"]["terms"] == {"bpr": [0.5, 0.333333]}
 
 
 def test_the_command_runs_by_itself_and_names_the_models():
