@@ -135,7 +135,7 @@ def contents(folder: Path, leave_out: str = "cache") -> dict[str, bytes | None]:
     """Every file (its bytes) and folder (None) under `folder`, but for the cache."""
     paths = sorted(folder.rglob("*"))
     kept = [path for path in paths if leave_out not in path.relative_to(folder).parts]
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in kept}
+    return {str(path.relative_to(folder)): path.read_bytes() if os.path.isfile(path) else None for path in kept}
 
 
 def metrics_of(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -304,6 +305,7 @@ SETTINGS: dict[str, tuple[str | bytes, str]] = {
         "reg_weight: []\nhyper_parameters: [reg_weight]\n",
         r"bad.yaml: reg_weight: expected a list of values, got \[\]",
     ),
+    "of another model": ("model: GTC\n", "bad.yaml: these are settings of model 'GTC', not of 'LightGCN'"),
     "list that is no axis": (
         "reg_weight: [0.1, 0.2]\n",
         r"bad.yaml: reg_weight: expected a number of at least 0, got \[0.1, 0.2\]",
@@ -847,6 +849,19 @@ def test_generate_over_what_is_there(world: Path):
 def test_generate_where_nothing_can_be_written(world: Path):
     file = world / "data" / "toy" / "toy.inter"
     refused(world, "generate", "made", "--data_path", file, says="generate: .*made: cannot be written .Not a directory")
+
+
+def test_what_may_not_be_read(world: Path, monkeypatch: pytest.MonkeyPatch):
+    """As root may read anything, the refusal of the system is played."""
+    real = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.name == "toy.inter":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    refused(world, *TRAIN, *places(world), says="toy.inter: Permission denied; check its permissions and the disk")
 
 
 # The same from a shell: the exit code and the streams of a real process

@@ -167,12 +167,11 @@ def test_it_runs_inside_src(shared: Path, tmp_path: Path):
     assert set(before) == set(contents(ROOT / "src", leave_out="__pycache__")), "nothing is left in the tree"
 
 
-def test_a_reader_that_goes_away_is_no_traceback():
+@pytest.mark.parametrize("word", ["--help", "--list"], ids=["long output", "short output"])
+def test_a_reader_that_goes_away_is_no_traceback(word: str):
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, str(MAIN), "--help"], env=environment(), stdout=writer, stderr=subprocess.PIPE
-    )
+    done = subprocess.run([sys.executable, str(MAIN), word], env=environment(), stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert done.returncode == 1
     assert done.stderr == b""
@@ -466,6 +465,12 @@ def test_the_command_line_wins_over_files_and_the_later_file_over_the_earlier(ow
     lines = config_lines(trained("-m", "BPR", "-d", "toy", *own, *files, "--epochs", 1).folders[0])
     assert (lines["epochs"][0], lines["embedding_size"][0], lines["reg_weight"][0]) == (1, 6, 0.5)
     assert lines["embedding_size"][1] == str(tmp_path / "b.yaml")
+
+
+def test_the_settings_of_a_run_can_be_used_again(run: Path, shared: Path):
+    again = trained("-m", "LightGCN", "-d", "named", "--config", run / "config.yaml", "--resume")
+    assert f"finished before, in {run}" in again.out
+    assert config_lines(run)["epochs"] == (4, "command line"), "the run is left as it was"
 
 
 def test_a_word_is_taken_as_it_stands(own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

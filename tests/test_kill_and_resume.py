@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import random
 import re
@@ -184,7 +185,7 @@ def test_killed_again_and_again_at_random_moments(
             except FileNotFoundError:  # the run is finished
                 break
             time.sleep(0.001)
-        time.sleep(chance.choice((0, 0.003, 0.01)))
+        time.sleep(chance.choice((0, 0.001, 0.004)))
         os.kill(pid, signal.SIGKILL)
         code, _ = forks.wait()
         assert code in (KILLED, 0)
@@ -227,6 +228,32 @@ def test_a_signal_stops_with_a_message_and_can_be_resumed(
     assert 1 <= len(without_times(the_run(tmp_path) / "history.csv")) < 60
     finish(forks, words, tmp_path, expected)
     assert f"continues in {the_run(tmp_path)}" in forks.log.read_text()
+
+
+def test_a_full_disk_is_one_line_and_can_be_resumed(
+    code: Path,
+    undisturbed: Callable[[str], tuple[dict[str, Any], int]],
+    data: Path,
+    forks: Forks,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    command = RUNS["LightGCN"]
+    words = words_of(command, data, tmp_path)
+    written = []
+
+    def full_at_the_ninth(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) >= 9:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.paths.SOURCE", code)
+        patch.setattr("os.fsync", full_at_the_ninth)
+        outcome = run_here(*words, "--quiet")
+    assert outcome.code == 2
+    assert re.fullmatch(r"error: /.*: cannot be written \(No space left on device\)\n", outcome.err)
+    finish(forks, words, tmp_path, undisturbed(command)[0])
 
 
 def grid_of(folder: Path) -> dict[str, int]:

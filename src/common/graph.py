@@ -131,9 +131,8 @@ class _PropagateMean(torch.autograd.Function):
 
 
 def _mean_of_layers(x: Tensor, matrix: SparseSymmetric, n_layers: int) -> Tensor:
-    total = layer = matrix.product(x)
-    total = total + x
-    for _ in range(n_layers - 1):
-        layer = matrix.product(layer)
-        total += layer
+    """Horner's scheme: x + A (x + A (x + ...)), which keeps one table at a time."""
+    total = x
+    for _ in range(n_layers):
+        total = matrix.product(total).add_(x)
     return total.div_(n_layers + 1)

@@ -176,6 +176,11 @@ class _Resolver:
                 before = self.values.get("modalities") or {}
                 files = {**before, FEATURE_FILE_ALIASES[raw]: value} if isinstance(before, dict) else before
                 self._put("modalities", files, source)
+            elif raw in ("model", "dataset"):  # a run folder's config.yaml says what it is of
+                if value != getattr(self, raw):
+                    self.problems.append(
+                        f"{source}: these are settings of {raw} '{value}', not of '{getattr(self, raw)}'"
+                    )
             elif raw == "grid":
                 self._take_grid(value, source)
             elif raw == "hyper_parameters":

@@ -57,7 +57,7 @@ def make_folder(path: Path) -> bool:
     try:
         path.mkdir(parents=True)
     except OSError as error:
-        if path.is_dir():
+        if os.path.isdir(path):  # False where it may not be seen, while path.is_dir() raises
             return False
         raise UserError(f"{path}: cannot be made a folder ({error.strerror}); choose another --output_dir") from None
     return True

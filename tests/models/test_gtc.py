@@ -133,10 +133,12 @@ class Reference:
             "items": [sorted(place[N_USERS + item] for item in set(pos))],
         }
         groups["both"] = groups["users"] + groups["items"]
-        bounds = [
-            naive.total_correlation([[view[number] for number in group] for view in views], self.scale)
-            for group in groups[options.tc_nodes]
-        ]
+        bounds = []
+        for group in groups[options.tc_nodes]:
+            if len(group) > options.tc_batch:
+                group = [group[number] for number in torch.randperm(len(group))[: options.tc_batch].tolist()]
+            rows = [[view[number] for number in group] for view in views]
+            bounds.append(naive.total_correlation(rows, self.scale))
         ego = [self.ego_users[u] for u in users], [self.ego_items[i] for i in pos], [self.ego_items[j] for j in neg]
         return {
             "bpr": naive.bpr(*(
@@ -169,11 +171,12 @@ def values(terms):
     return {name: term.item() for name, term in terms.items()}
 
 
+@pytest.mark.parametrize("tc_batch", [100, 4])
 @pytest.mark.parametrize("tc_nodes", ["items", "users", "both"])
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
-def test_loss_is_that_of_the_specification(modalities, tc_nodes):
+def test_loss_is_that_of_the_specification(modalities, tc_nodes, tc_batch):
     data = toy_dataset(modalities)
-    model = double_model(data, tc_nodes=tc_nodes)
+    model = double_model(data, tc_nodes=tc_nodes, tc_batch=tc_batch)
     batch = one_batch(data, 10)
     assert len(set(batch[0].tolist())) < 10, "some user stands twice"
     torch.manual_seed(4)
@@ -275,6 +278,13 @@ def test_terms_are_proportional_to_their_weights(weight, term):
     assert found[0.0][term] == 0
     assert found[0.6][term] == pytest.approx(3 * found[0.2][term], rel=1e-5)
     assert {k: v for k, v in found[0.2].items() if k != term} == {k: v for k, v in found[0.6].items() if k != term}
+
+
+def test_temperatures_and_gate_start_where_the_settings_say():
+    model = build("GTC", toy_dataset(), temperature=0.2, fusion_temperature=0.5, gate_bias=-1.5)
+    assert model.log_scale.exp().item() == pytest.approx(5)
+    assert model.log_fusion_temperature.exp().item() == pytest.approx(0.5)
+    assert model.gate_bias.item() == -1.5
 
 
 def test_the_scale_of_the_contrast_is_bounded():
