@@ -15,7 +15,7 @@ from utils.config import Config
 from utils.errors import UserError
 from utils.id_mapping import original_ids
 from utils.quick_start import DatasetShelf, Result, check_resumable, oracle_metrics, other_code, pick_device, run
-from utils.runs import RunFolder, identity, make_folder, write_bytes, write_csv
+from utils.runs import RunFolder, make_folder, write_bytes, write_csv
 from utils.tables import Row, summarize, to_cells, to_markdown, to_records, to_text
 
 
@@ -155,7 +155,9 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
     if len(results) > 1:
         words = "-".join(dict.fromkeys(config.model for config in configs))
         sets = "-".join(dict.fromkeys(config.dataset for config in configs))
-        key = hashlib.sha256(" ".join(f"{identity(c)}s{c['seed']}" for c in configs).encode()).hexdigest()[:8]
+        # Named after the run folders, so that the same command run again leaves the earlier table alone.
+        names = " ".join("/".join(result.folder.parts[-3:]) for result in results)
+        key = hashlib.sha256(names.encode()).hexdigest()[:8]
         folder = Path(configs[0]["output_dir"]).expanduser() / "comparisons" / f"{words[:60]}-{sets[:40]}-{key}"
         make_folder(folder)
         write_csv(folder / "comparison.csv", to_records(rows))
