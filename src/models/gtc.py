@@ -95,17 +95,30 @@ class GTC(GeneralRecommender):
         self.log_fusion_temperature = nn.Parameter(torch.tensor(options.fusion_temperature).log())
         self.gate_bias = nn.Parameter(torch.tensor(options.gate_bias))
 
-    def encode(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """Propagated interaction embeddings H^id [N, D] and content embeddings H^m [N, D] by modality (Eq. 2)."""
-        depth = self.options.n_ui_layers
-        interaction = self.graph.propagate_mean(torch.cat([self.user_embedding, self.item_embedding]), depth)
+    def encode(self, users: Tensor | None = None, items: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Propagated interaction embeddings H^id and content embeddings H^m by modality (Eq. 2).
+
+        The initial user embedding is the same in every modality, so it is propagated once and added.
+
+        Args:
+            users, items: the nodes that are wanted, [u] and [i]; None: all.
+
+        Returns:
+            H^id and each H^m, [u + i, D], users first.
+        """
+
+        def propagated(table: Tensor, from_users: bool) -> Tensor:
+            of_users, of_items = self.graph.propagate_mean_from(table, self.options.n_ui_layers, from_users)
+            if users is None or items is None:
+                return torch.cat([of_users, of_items])
+            return torch.cat([F.embedding(users, of_users), F.embedding(items, of_items)])
+
+        shared = propagated(self.user_embedding, True)
         content = {
-            modality: self.graph.propagate_mean(
-                torch.cat([self.user_embedding, self.projections[modality](self.features(modality))]), depth
-            )
+            modality: shared + propagated(self.projections[modality](self.features(modality)), False)
             for modality in self.modalities
         }
-        return interaction, content
+        return shared + propagated(self.item_embedding, False), content
 
     def fuse(self, interaction: Tensor, content: Mapping[str, Tensor]) -> Tensor:
         """z = h + g c with c the element-wise product of the content and g = sigmoid(<h, c> / tau) (Eq. 10), [B, D].
@@ -121,19 +134,16 @@ class GTC(GeneralRecommender):
         options = self.options
         users, user_place = batch[0].unique(return_inverse=True)
         items, item_place = batch[1:].unique(return_inverse=True)
-        nodes = torch.cat([users, items + self.n_users])
-        all_interaction, all_content = self.encode()
-        interaction = F.embedding(nodes, all_interaction)
+        interaction, content = self.encode(users, items)
         generated, generation_loss = {}, interaction.new_zeros(())
-        for modality, encoded in all_content.items():
-            start = unit_rows(F.embedding(nodes, encoded))
-            generated[modality], loss = self._denoise(modality, start, interaction)
+        for modality, encoded in content.items():
+            generated[modality], loss = self._denoise(modality, unit_rows(encoded), interaction)
             generation_loss = generation_loss + loss
         fused = self.fuse(interaction, generated)
         all_users, all_items = fused.split([len(users), len(items)])
         user, pos, neg = batch_rows(torch.cat([user_place[None], item_place]), all_users, all_items)
         chosen = {
-            "users": [torch.arange(len(users), device=nodes.device)],
+            "users": [torch.arange(len(users), device=users.device)],
             "items": [len(users) + item_place[0].unique()],
         }
         chosen["both"] = chosen["users"] + chosen["items"]

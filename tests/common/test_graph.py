@@ -10,8 +10,10 @@ from toys import N_ITEMS, N_USERS, saved_by, split_of, toy_dataset
 from common.graph import (
     SparseSymmetric,
     bipartite_adjacency,
+    csr_product,
     normalize_symmetric,
     normalized_interaction_graph,
+    sparse_product,
 )
 from utils.cache import ArrayCache
 
@@ -77,20 +79,19 @@ def test_the_interaction_graph_comes_from_the_cache_unless_the_training_interact
     assert len(normalized_interaction_graph(other).columns) == len(first.columns) - 2
 
 
-@pytest.mark.parametrize("path", ["product", "csr_product"])
+@pytest.mark.parametrize("path", [sparse_product, csr_product])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_both_products_equal_the_dense_one(dense, dtype, path):
     matrix = SparseSymmetric(sp.csr_matrix(dense))
     x = torch.randn(9, 5, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    product = getattr(matrix, path)(x)
+    product = path(matrix.offsets, matrix.columns, matrix.weights, x)
     assert product.dtype == dtype
     tolerance = 1e-6 if dtype == torch.float32 else 1e-14
     torch.testing.assert_close(product.double(), torch.from_numpy(dense) @ x.double(), rtol=0, atol=tolerance)
     assert not product[4].any(), "an empty row"
     strided = torch.randn(5, 9, dtype=dtype).T
-    torch.testing.assert_close(
-        getattr(matrix, path)(strided).double(), torch.from_numpy(dense) @ strided.double(), rtol=0, atol=tolerance
-    )
+    product = path(matrix.offsets, matrix.columns, matrix.weights, strided)
+    torch.testing.assert_close(product.double(), torch.from_numpy(dense) @ strided.double(), rtol=0, atol=tolerance)
 
 
 def test_the_order_of_a_matrix_s_entries_does_not_matter(dense):
@@ -143,3 +144,22 @@ def test_the_matrix_moves_with_its_module_and_stays_out_of_the_state_dict(dense)
     assert matrix.state_dict() == {}
     assert list(matrix.parameters()) == []
     assert matrix.double().weights.dtype == torch.float64
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("from_first", [True, False])
+def test_propagation_from_one_kind_of_nodes_is_that_of_a_table_with_zeros_on_the_other(n_layers, from_first):
+    data = toy_dataset()
+    matrix = normalized_interaction_graph(data)
+    sizes = [N_USERS, N_ITEMS]
+    part = torch.randn(sizes[not from_first], 5, dtype=torch.float64, requires_grad=True)
+    other = torch.zeros(sizes[from_first], 5, dtype=torch.float64)
+    whole = matrix.propagate_mean(torch.cat([part, other] if from_first else [other, part]), n_layers)
+    before = part.detach().clone()
+    halves = matrix.propagate_mean_from(part, n_layers, from_first)
+    torch.testing.assert_close(halves, tuple(whole.split(sizes)), rtol=0, atol=1e-12)
+    weights = torch.randn(sum(sizes), 5, dtype=torch.float64)
+    (expected,) = torch.autograd.grad((whole * weights).sum(), part)
+    (found,) = torch.autograd.grad((torch.cat(halves) * weights).sum(), part)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(part.detach(), before, rtol=0, atol=0)

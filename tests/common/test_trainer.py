@@ -369,6 +369,16 @@ def test_two_runs_with_one_seed_are_equal_and_with_another_are_not(model, go):
     assert numbers(first)["history"] != numbers(other)["history"]
 
 
+def test_validation_results_are_to_the_bit_those_of_the_best_epoch(go):
+    result = go("GTC", learning_rate=0.05)
+    row = history(result.folder)[result.metrics["best_epoch"] - 1]
+    assert {f"valid_{name}": value for name, value in result.metrics["valid"].items()} == {
+        name: float(value) for name, value in row.items() if name.startswith("valid_")
+    }
+    best = max(float(row["valid_recall@5"]) for row in history(result.folder))
+    assert result.metrics["valid"]["recall@5"] == best
+
+
 @pytest.mark.parametrize("model", ["LightGCN", "GTC"])
 def test_metrics_do_not_depend_on_the_evaluation_batch_size(model, go):
     runs = [numbers(go(model, eval_batch_size=size)) for size in (1, 7, 4096)]
