@@ -62,7 +62,7 @@ class PlainLightGCN(nn.Module):
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(dataset.n_items, width)))
         graph = normalize_symmetric(bipartite_adjacency(dataset.train.users, dataset.train.items, *self.sizes)).tocoo()
         self.graph = torch.sparse_coo_tensor(
-            np.stack([graph.row, graph.col]), graph.data.astype(np.float32), graph.shape
+            np.stack([graph.row, graph.col]), graph.data.astype(np.float32), graph.shape, check_invariants=False
         ).coalesce()
 
     def forward(self) -> tuple[Tensor, Tensor]:

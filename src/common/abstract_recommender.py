@@ -15,7 +15,7 @@ from utils.dataset import Dataset
 
 # Scores are computed for this many users at a time, short blocks padded: one shape of matrix product,
 # so that the score of a user does not depend on who else is in the batch, to the last bit.
-SCORE_ROWS = 512
+SCORE_ROWS = {"cpu": 128, "cuda": 2048}
 
 Loss = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 
@@ -118,12 +118,13 @@ def batch_rows(batch: Tensor, users: Tensor, items: Tensor) -> tuple[Tensor, Ten
 def score_all_items(users: Tensor, items: Tensor) -> Tensor:
     """users [B, D] times items [I, D] transposed, in blocks of one fixed shape, without a gradient: [B, I]."""
     scores = users.new_empty(len(users), len(items))
-    for begin in range(0, len(users), SCORE_ROWS):
-        block = users[begin : begin + SCORE_ROWS]
-        if len(block) < SCORE_ROWS:
-            padded = users.new_zeros(SCORE_ROWS, users.shape[1])
+    rows = SCORE_ROWS.get(users.device.type, 2048)
+    for begin in range(0, len(users), rows):
+        block = users[begin : begin + rows]
+        if len(block) < rows:
+            padded = users.new_zeros(rows, users.shape[1])
             padded[: len(block)] = block
             scores[begin:] = (padded @ items.T)[: len(block)]
         else:
-            torch.mm(block, items.T, out=scores[begin : begin + SCORE_ROWS])
+            torch.mm(block, items.T, out=scores[begin : begin + rows])
     return scores

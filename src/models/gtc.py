@@ -56,7 +56,7 @@ class GTCConfig:
         "nodes of the batch that are aligned: users, positive items", choices=("items", "users", "both")
     )
     tc_batch: int = setting("most nodes aligned in a step, drawn at random from the batch's", low=2)
-    temperature: float = setting("initial temperature of the total correlation's logits", above=0)
+    temperature: float = setting("initial temperature of the total correlation's logits", low=1 / MAX_SCALE)
     fusion_temperature: float = setting("initial temperature of the gate", above=0)
     gate_bias: float = setting("initial bias of the gate; below 0 the content starts nearly left out")
     generation: str = setting("how content is generated at evaluation", choices=("one_step", "ddim", "ddpm"))
@@ -218,8 +218,10 @@ class GTC(GeneralRecommender):
         return interaction, generated
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Interaction and generated content embeddings of all nodes: users [U, D], items [I, D] by modality."""
+        """Interaction and generated content embeddings of all nodes, at their own scales: users [U, D], items [I, D]."""
         interaction, generated = self._all_nodes()
+        _, content = self.encode()
+        generated = {name: x * root_mean_square(content[name]) for name, x in generated.items()}
         return {name: (x[: self.n_users], x[self.n_users :]) for name, x in {"id": interaction, **generated}.items()}
 
 
@@ -230,4 +232,9 @@ def at_most(rows: Tensor, n: int) -> Tensor:
 
 def unit_rows(x: Tensor) -> Tensor:
     """x [B, D] with each row brought to unit mean square; zero rows stay zero."""
-    return x / x.square().mean(dim=1, keepdim=True).clamp_min(1e-16).sqrt()
+    return x / root_mean_square(x)
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """The root mean square of each row of x [B, D], at least 1e-8: [B, 1]."""
+    return x.square().mean(dim=1, keepdim=True).clamp_min(1e-16).sqrt()

@@ -315,3 +315,14 @@ def test_signal_groups_are_the_users_who_need_all_modalities():
         mine = data.truth.joint_user[evaluation.users] == joint
         assert groups["signal"][name]["n_users"] == mine.sum() > 0
         assert groups["signal"][name]["ndcg@5"] == pytest.approx(evaluation.values["ndcg@5"][mine].mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("n_values", [3, 50, 10**6])
+def test_ranking_of_wide_rows_equals_a_stable_sort(n_values):
+    random = torch.Generator().manual_seed(n_values)
+    scores = torch.randint(n_values, (40, 1003), generator=random).float()
+    scores[:, ::7] = -torch.inf
+    best, columns = ranked_topk(scores, 20)
+    values, order = scores.sort(dim=1, descending=True, stable=True)
+    torch.testing.assert_close(best, values[:, :20], rtol=0, atol=0)
+    torch.testing.assert_close(columns, order[:, :20], rtol=0, atol=0)
