@@ -81,7 +81,8 @@ def _largest(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
     if scores.device.type != "cpu" or n_groups < 4 * n:
         return scores.topk(n, dim=1)
     grouped = scores[:, : n_groups * GROUP].view(n_rows, GROUP, n_groups)  # group g: columns g, g + n_groups, ...
-    best = grouped.amax(dim=1).topk(n, dim=1, sorted=False).indices
+    # NumPy's selection of columns is faster here than topk, even on one thread against two.
+    best = torch.from_numpy(np.argpartition(grouped.amax(dim=1).numpy(), -n, axis=1)[:, -n:])
     candidates = (best[:, None, :] + torch.arange(0, n_groups * GROUP, n_groups)[:, None]).view(n_rows, -1)
     ungrouped = torch.arange(n_groups * GROUP, width).expand(n_rows, -1)
     candidates = torch.cat([candidates, ungrouped], dim=1)
