@@ -307,7 +307,10 @@ def test_modality_embeddings_are_those_that_scores_are_made_of():
         given = model.modality_embeddings()
     assert list(given) == ["id", *BOTH]
     expected = {"id": reference.h["id"]}
-    expected |= {m: [reference.generated(m, node) for node in range(N_USERS + N_ITEMS)] for m in BOTH}
+    for m in BOTH:
+        generated = torch.tensor([reference.generated(m, node) for node in range(N_USERS + N_ITEMS)])
+        encoded = torch.tensor(reference.h[m])  # whose scale the generated rows are given back
+        expected[m] = (generated * encoded.square().mean(dim=1, keepdim=True).sqrt()).tolist()
     for name, (users, items) in given.items():
         whole = torch.tensor(expected[name], dtype=torch.float64)
         torch.testing.assert_close(torch.cat([users, items]), whole, rtol=1e-3, atol=1e-3)
