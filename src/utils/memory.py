@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
     """Lets the C library keep freed memory for the next allocation, where it is glibc; elsewhere nothing happens.
 
     Each training step allocates and frees tables of some megabytes. By default glibc gives such memory back to the system at
-    once, and getting it again, page by page, costs more than computing with it (benchmarks/allocator.py).
+    once, and getting it again, page by page, can cost more than computing with it.
     """
     if not sys.platform.startswith("linux"):
         return
