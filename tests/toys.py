@@ -17,6 +17,7 @@ from utils.dataloader import TrainLoader
 from utils.dataset import Dataset, Split
 from utils.quick_start import build_model
 from utils.registry import model_class
+from utils.schema import keys_of
 
 CPU = torch.device("cpu")
 
@@ -33,14 +34,16 @@ def make_config(model: str, **overrides: Any) -> Config:
     values: dict[str, Any] = {
         "data_path": "no-such-folder",
         "device": "cpu",
-        "embedding_size": 8,
         "train_batch_size": 64,
         "topk": [1, 5, 10],
         "valid_metric": "Recall@5",
     }
+    settings = model_class(model).settings
+    if "embedding_size" in keys_of(settings):
+        values["embedding_size"] = 8
     values |= SMALL.get(model, {}) | overrides
     request = Request([model], ["demo"], {name: [value] for name, value in values.items()})
-    (config,), _ = resolve(request, {model: model_class(model).settings})
+    (config,), _ = resolve(request, {model: settings})
     return config
 
 
@@ -108,9 +111,9 @@ def relabelled(dataset: Dataset, users: NDArray[np.int64], items: NDArray[np.int
     return Dataset(dataset.name, dataset.n_users, dataset.n_items, splits, features)
 
 
-def train_loader(dataset: Dataset, batch_size: int = 64, seed: int = 0) -> TrainLoader:
+def train_loader(dataset: Dataset, batch_size: int = 64, seed: int = 0, negatives: bool = True) -> TrainLoader:
     """Batches on the CPU."""
-    return TrainLoader(dataset, batch_size, seed, CPU)
+    return TrainLoader(dataset, batch_size, seed, CPU, negatives)
 
 
 def one_batch(dataset: Dataset, size: int = 64, seed: int = 0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -34,6 +35,9 @@ class GeneralRecommender(nn.Module):
 
     settings: ClassVar[type | None] = None
     needs_features: ClassVar[bool] = False
+    needs_negatives: ClassVar[bool] = True  # False: batches are [2, B], users and positives
+    needs_training: ClassVar[bool] = True  # False: nothing to learn; it is evaluated once
+    keeps_zero_gradients: ClassVar[bool] = False  # True: a parameter that a step does not touch moves on by momentum
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
         super().__init__()
@@ -42,18 +46,22 @@ class GeneralRecommender(nn.Module):
         self.modalities: list[str] = list(dataset.features) if self.needs_features else []
         for modality in self.modalities:
             features = torch.from_numpy(dataset.features[modality])
-            self.register_buffer(f"features_{modality}", features, persistent=False)
+            if config["train_features"]:
+                self.register_parameter(f"features_{modality}", nn.Parameter(features.clone()))
+            else:
+                self.register_buffer(f"features_{modality}", features, persistent=False)
         self._embeddings: tuple[Tensor, Tensor] | None = None
         self._keep = False
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(self.parameters()).device
+        return next(itertools.chain(self.parameters(), self.buffers())).device
 
     def features(self, modality: str) -> Tensor:
-        """The raw features of a modality, float32 [I, F]."""
-        return self.get_buffer(f"features_{modality}")
+        """The raw features of a modality, float32 [I, F]: a buffer, or a parameter where `train_features` is set."""
+        features: Tensor = getattr(self, f"features_{modality}")
+        return features
 
     @property
     def v_feat(self) -> Tensor | None:
@@ -65,6 +73,15 @@ class GeneralRecommender(nn.Module):
         """The textual features [I, F], or None."""
         return self.features("textual") if "textual" in self.modalities else None
 
+    @classmethod
+    def memory_needed(cls, config: Mapping[str, Any], dataset: Dataset) -> dict[str, int]:
+        """What it holds that may not fit, in words to bytes; a run that cannot fit is refused before it starts."""
+        if not (cls.needs_features and config["train_features"]):
+            return {}
+        entries = sum(matrix.size for matrix in dataset.features.values())
+        what = "trainable raw features with gradient and two moments (train_features: false has none of it)"
+        return {what: 16 * entries}
+
     def interaction_graph(self, dataset: Dataset) -> SparseSymmetric:
         """The normalised user-item graph of the training split, users first: D^-1/2 A D^-1/2 [N, N]."""
         return normalized_interaction_graph(dataset)
@@ -74,7 +91,10 @@ class GeneralRecommender(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not implement forward")
 
     def calculate_loss(self, batch: Tensor) -> Loss:
-        """The loss of a batch int64 [3, B] of users, positives, negatives; terms by name are logged by name."""
+        """The loss of a batch int64 [3, B] of users, positives, negatives; terms by name are logged by name.
+
+        Without `needs_negatives` a batch may be [2, B].
+        """
         raise NotImplementedError(f"{type(self).__name__} does not implement calculate_loss")
 
     def pre_epoch_processing(self) -> None:

@@ -34,6 +34,41 @@ def normalize_symmetric(adjacency: sp.csr_matrix) -> sp.csr_matrix:
     return (sp.diags(scale) @ adjacency @ sp.diags(scale)).tocsr()
 
 
+def pruned_interaction_graph(dataset: Dataset, kept: Tensor) -> SparseSymmetric:
+    """D^-1/2 A D^-1/2 [U + I, U + I] of some training interactions, D counted among them.
+
+    Args:
+        kept: places in `dataset.train`, int64 [E'].
+    """
+    places = kept.cpu().numpy()
+    users, items = dataset.train.users[places], dataset.train.items[places]
+    matrix = normalize_symmetric(bipartite_adjacency(users, items, dataset.n_users, dataset.n_items))
+    return SparseSymmetric(matrix, dataset.n_users)
+
+
+def degree_sensitive_weights(dataset: Dataset) -> Tensor:
+    """deg_u^-1/2 deg_i^-1/2 of each training interaction, float64 [E]: edges of high-degree nodes weigh less."""
+    users, items = dataset.train.users, dataset.train.items
+    return torch.from_numpy((np.bincount(users)[users] * np.bincount(items)[items].astype(np.float64)) ** -0.5)
+
+
+def draw_without_replacement(weights: Tensor, count: int) -> Tensor:
+    """`count` of n places, each draw with probability proportional to `weights` among those left; ascending.
+
+    The largest values of log w + Gumbel noise are such a sample, whatever n (torch.multinomial ends at 2^24). Drawn on the
+    CPU from PyTorch's default stream.
+
+    Args:
+        weights: positive, [n].
+        count: 0 to n.
+
+    Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006.
+    """
+    # An exponential variable over the weight: its order is that of log w + Gumbel, reversed.
+    keys = torch.empty(len(weights), dtype=torch.float64).exponential_() / weights.double().cpu()
+    return keys.topk(count, largest=False).indices.sort().values
+
+
 def normalized_interaction_graph(dataset: Dataset) -> SparseSymmetric:
     """D^-1/2 A D^-1/2 of the training interactions, [U + I, U + I], through the data set's cache."""
 
@@ -98,6 +133,14 @@ class SparseSymmetric(nn.Module):
         """A x for x [N, D], differentiable in x."""
         return _Product.apply(x, self)
 
+    def to_first(self, x: Tensor) -> Tensor:
+        """What the first kind of nodes (users) receive from x [N - split, D] of the other: [split, D], differentiable."""
+        return _HalfProduct.apply(x, self, True)
+
+    def to_second(self, x: Tensor) -> Tensor:
+        """What the second kind of nodes (items) receive from x [split, D] of the first: [N - split, D], differentiable."""
+        return _HalfProduct.apply(x, self, False)
+
     def propagate_mean(self, x: Tensor, n_layers: int) -> Tensor:
         """1/(L+1) sum_{l=0..L} A^l x for x [N, D]: LightGCN's readout, differentiable in x.
 
@@ -120,6 +163,132 @@ class SparseSymmetric(nn.Module):
         """
         same, other = _PropagateMeanFrom.apply(x, self, n_layers, from_first)
         return (same, other) if from_first else (other, same)
+
+
+class SparseMatrix(nn.Module):
+    """A constant sparse matrix [R, C] in CSR form with its transpose, so that its products have a backward pass.
+
+    The arrays are buffers (they move with the module) that are not part of the state dict.
+    """
+
+    offsets: Tensor  # [R + 1] int64
+    columns: Tensor  # [E] int64
+    weights: Tensor  # [E] float32
+    back_offsets: Tensor  # [C + 1] int64, of the transpose
+    back_columns: Tensor  # [E] int64
+    back_weights: Tensor  # [E] float32
+
+    def __init__(self, matrix: sp.csr_matrix) -> None:
+        super().__init__()
+        for prefix, csr in (("", matrix.tocsr()), ("back_", matrix.T.tocsr())):
+            csr.sort_indices()
+            self.register_buffer(f"{prefix}offsets", torch.from_numpy(csr.indptr.astype(np.int64)), persistent=False)
+            self.register_buffer(f"{prefix}columns", torch.from_numpy(csr.indices.astype(np.int64)), persistent=False)
+            self.register_buffer(f"{prefix}weights", torch.from_numpy(csr.data.astype(np.float32)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product [R, D] with x [C, D], differentiable in x."""
+        return _MatrixProduct.apply(x, self)
+
+
+class EdgePattern(nn.Module):
+    """Where a sparse matrix [R, C] has entries; their values are given at each product, which is differentiable in them.
+
+    Args:
+        rows, columns: int64 [E] of the entries, in any order; values are in that order everywhere.
+        shape: (R, C).
+    """
+
+    rows: Tensor  # [E] int64
+    columns: Tensor  # [E] int64
+    order: Tensor  # [E] int64: the entries sorted by row
+    offsets: Tensor  # [R + 1] int64
+    back_order: Tensor  # [E] int64: the entries sorted by column
+    back_offsets: Tensor  # [C + 1] int64
+
+    def __init__(self, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
+        for prefix, ids, size in (("", rows, shape[0]), ("back_", columns, shape[1])):
+            counts = torch.bincount(ids, minlength=size)
+            offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+            self.register_buffer(f"{prefix}order", ids.argsort(stable=True), persistent=False)
+            self.register_buffer(f"{prefix}offsets", offsets, persistent=False)
+
+    def forward(self, values: Tensor, x: Tensor) -> Tensor:
+        """The product [R, D] of the matrix with these values [E] and x [C, D]."""
+        return _EdgeProduct.apply(values, x, self)
+
+    def row_sums(self, values: Tensor) -> Tensor:
+        """Sum of the values [E] of each row: [R]."""
+        return values.new_zeros(self.shape[0]).index_add(0, self.rows, values)
+
+    def column_sums(self, values: Tensor) -> Tensor:
+        """Sum of the values [E] of each column: [C]."""
+        return values.new_zeros(self.shape[1]).index_add(0, self.columns, values)
+
+    def dots(self, left: Tensor, right: Tensor) -> Tensor:
+        """<left_r, right_c> of each entry (r, c), for left [R, D] and right [C, D]: [E], differentiable, in blocks."""
+        return _EdgeDots.apply(left, right, self)
+
+
+EDGE_BLOCK = 2**16  # entries whose rows are gathered at a time
+
+
+def _edge_dots(left: Tensor, right: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    blocks = zip(rows.split(EDGE_BLOCK), columns.split(EDGE_BLOCK), strict=True)
+    parts = [(left[r] * right[c]).sum(1) for r, c in blocks]
+    return torch.cat(parts) if parts else left.new_zeros(0)
+
+
+class _MatrixProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: SparseMatrix) -> Tensor:
+        ctx.matrix = matrix
+        return sparse_product(matrix.offsets, matrix.columns, matrix.weights, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        matrix = ctx.matrix
+        back = sparse_product(matrix.back_offsets, matrix.back_columns, matrix.back_weights, gradient.contiguous())
+        return back, None
+
+
+class _EdgeProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, x: Tensor, pattern: EdgePattern) -> Tensor:
+        ctx.pattern = pattern
+        ctx.save_for_backward(values, x)
+        order = pattern.order
+        return sparse_product(pattern.offsets, pattern.columns[order], values[order], x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        pattern, (values, x) = ctx.pattern, ctx.saved_tensors
+        gradient, order = gradient.contiguous(), ctx.pattern.back_order
+        by_values = _edge_dots(gradient, x, pattern.rows, pattern.columns) if ctx.needs_input_grad[0] else None
+        by_x = None
+        if ctx.needs_input_grad[1]:
+            by_x = sparse_product(pattern.back_offsets, pattern.rows[order], values[order], gradient)
+        return by_values, by_x, None
+
+
+class _EdgeDots(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, pattern: EdgePattern) -> Tensor:
+        ctx.pattern = pattern
+        ctx.save_for_backward(left, right)
+        return _edge_dots(left, right, pattern.rows, pattern.columns)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        pattern, (left, right) = ctx.pattern, ctx.saved_tensors
+        order, back = pattern.order, pattern.back_order
+        by_left = sparse_product(pattern.offsets, pattern.columns[order], gradient[order], right)
+        by_right = sparse_product(pattern.back_offsets, pattern.rows[back], gradient[back], left)
+        return by_left, by_right, None
 
 
 def sparse_product(offsets: Tensor, columns: Tensor, weights: Tensor, x: Tensor) -> Tensor:
@@ -153,6 +322,17 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.matrix.product(gradient.contiguous()), None
+
+
+class _HalfProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: SparseSymmetric, to_first: bool) -> Tensor:
+        ctx.matrix, ctx.to_first = matrix, to_first
+        return matrix.half_product(x, to_first)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.matrix.half_product(gradient.contiguous(), not ctx.to_first), None, None
 
 
 class _PropagateMean(torch.autograd.Function):

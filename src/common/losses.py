@@ -21,6 +21,22 @@ def bpr_loss(pos_scores: Tensor, neg_scores: Tensor, epsilon: float = 1e-10) -> 
     return -torch.log(epsilon + torch.sigmoid(pos_scores - neg_scores)).mean()
 
 
+def log_sigmoid_bpr_loss(pos_scores: Tensor, neg_scores: Tensor) -> Tensor:
+    """mean of -log sigmoid(s_ui - s_uj), without the epsilon of `bpr_loss` and safe for any difference.
+
+    Args:
+        pos_scores, neg_scores: [B].
+
+    Source: Rendle et al., UAI 2009 (arXiv 1205.2618).
+    """
+    return -F.logsigmoid(pos_scores - neg_scores).mean()
+
+
+def mean_cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Mean over rows of the cosine between rows of first and second [B, D]; lengths are at least 1e-8."""
+    return F.cosine_similarity(first, second, dim=1, eps=1e-8).mean()
+
+
 def frobenius_over_batch(*matrices: Tensor) -> Tensor:
     """Sum of the unsquared Frobenius norms of matrices [B, D], divided by B: MMRec's embedding penalty."""
     total = sum(torch.linalg.vector_norm(matrix) for matrix in matrices)
@@ -29,7 +45,12 @@ def frobenius_over_batch(*matrices: Tensor) -> Tensor:
 
 def half_squared_l2_over_batch(*matrices: Tensor) -> Tensor:
     """Half the sum of squares of matrices [B, D], divided by B: LightGCN's own penalty."""
-    return torch.stack([matrix.square().sum() for matrix in matrices]).sum() / (2 * len(matrices[-1]))
+    return half_squared_l2(*matrices) / len(matrices[-1])
+
+
+def half_squared_l2(*matrices: Tensor) -> Tensor:
+    """Half the sum of squares of all entries of the matrices."""
+    return torch.stack([matrix.square().sum() for matrix in matrices]).sum() / 2
 
 
 class _ContrastiveCrossEntropy(torch.autograd.Function):
@@ -85,6 +106,62 @@ def contrastive_cross_entropy(anchors: Tensor, others: Tensor, positives: Tensor
         scale: a scalar tensor.
     """
     return _ContrastiveCrossEntropy.apply(anchors, others, positives, scale)
+
+
+class _CandidateCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of anchors over all candidates; as above, no [B, C] matrix outlives its block."""
+
+    ENTRIES = 2**24  # of a block of logits
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, candidates: Tensor, targets: Tensor, scale: float) -> Tensor:
+        loss = anchors.new_zeros(())
+        grad_a, grad_c = torch.empty_like(anchors), torch.zeros_like(candidates)
+        step = max(1, _CandidateCrossEntropy.ENTRIES // len(candidates))
+        for begin in range(0, len(anchors), step):
+            rows = slice(begin, begin + step)
+            logits = (anchors[rows] * scale) @ candidates.T  # [b, C]
+            here = torch.arange(len(logits), device=anchors.device)
+            loss += (torch.logsumexp(logits, dim=1) - logits[here, targets[rows]]).sum()
+            share = torch.softmax(logits, dim=1)
+            share[here, targets[rows]] -= 1
+            grad_a[rows] = share @ candidates * scale
+            grad_c.addmm_(share.T, anchors[rows], alpha=scale)
+        ctx.save_for_backward(grad_a, grad_c)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # under create_graph: what was saved is a constant to it
+            raise RuntimeError("candidate_cross_entropy has no second derivative")
+        grad_a, grad_c = ctx.saved_tensors
+        return grad_a * gradient, grad_c * gradient, None, None
+
+
+def candidate_cross_entropy(anchors: Tensor, candidates: Tensor, targets: Tensor, scale: float) -> Tensor:
+    """SUM over rows b of -log softmax_c(scale <anchors_b, candidates_c>) at c = targets_b, memory linear in B and C.
+
+    Args:
+        anchors: [B, D].
+        candidates: [C, D].
+        targets: int64 [B], the row of candidates that belongs to each anchor.
+        scale: inverse temperature.
+    """
+    return _CandidateCrossEntropy.apply(anchors, candidates, targets, scale)
+
+
+def in_batch_info_nce(anchors: Tensor, candidates: Tensor, temperature: float, normalize: bool = True) -> Tensor:
+    """mean_b of -log softmax_c(<a_b, c_c> / temperature) at c = b: one direction, repeated rows kept as negatives.
+
+    Args:
+        anchors, candidates: [B, D]; row b of both belong together.
+        temperature: above 0.
+        normalize: bring rows to unit length first (cosines).
+    """
+    if normalize:
+        anchors, candidates = F.normalize(anchors, dim=1), F.normalize(candidates, dim=1)
+    targets = torch.arange(len(anchors), device=anchors.device)
+    return candidate_cross_entropy(anchors, candidates, targets, 1 / temperature) / len(anchors)
 
 
 def info_nce(first: Tensor, second: Tensor, scale: Tensor) -> Tensor:

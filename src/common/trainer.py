@@ -45,7 +45,7 @@ def seed_everything(seed: int) -> None:
 
 
 def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that `learner` names over all parameters."""
+    """The optimiser that `learner` names over all parameters; a model without any has one that does nothing."""
     kinds: dict[str, Any] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
@@ -56,7 +56,8 @@ def make_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimi
     options: dict[str, Any] = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
     if config["learner"] in ("adam", "adamw", "sgd"):
         options["fused"] = True  # one pass over a table instead of ten
-    return kinds[config["learner"]](model.parameters(), **options)
+    parameters = list(model.parameters()) or [torch.nn.Parameter(torch.zeros(0))]
+    return kinds[config["learner"]](parameters, **options)
 
 
 @dataclass
@@ -130,7 +131,8 @@ class Trainer:
         gamma, period = config["learning_rate_scheduler"]
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda epoch: gamma ** (epoch / period))
         self.state = _State(stopping=EarlyStopping(config["stopping_step"], config["valid_decimals"]))
-        self.eval_step = min(config["eval_step"], config["epochs"])
+        self.epochs = config["epochs"] if model.needs_training else 1
+        self.eval_step = min(config["eval_step"], self.epochs)
 
     def fit(self) -> None:
         """Trains until the last epoch or early stopping; the best weights are then in `checkpoint.pt`.
@@ -139,11 +141,12 @@ class Trainer:
             Diverged: at a NaN or infinite loss or score; the best checkpoint so far and the history stay.
         """
         state = self.state
-        while state.epoch < self.config["epochs"] and not state.stopping.stop:
+        while state.epoch < self.epochs and not state.stopping.stop:
             row: dict[str, Any] = {"epoch": state.epoch + 1, "learning_rate": self.scheduler.get_last_lr()[0]}
             start = time.perf_counter()
-            row |= self._train_epoch()
-            self.scheduler.step()
+            if self.model.needs_training:
+                row |= self._train_epoch()
+                self.scheduler.step()
             middle = time.perf_counter()
             row["train_seconds"] = middle - start
             if (state.epoch + 1) % self.eval_step == 0:
@@ -168,7 +171,7 @@ class Trainer:
         n_steps = len(self.loader)
         for step, batch in enumerate(self.loader.epoch()):
             terms = loss_terms(model.calculate_loss(batch))
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
             torch.stack([term.reshape(()) for term in terms.values()]).sum().backward()
             if clip:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), **clip)
@@ -220,7 +223,7 @@ class Trainer:
         return int(best["epoch"])
 
     def _shown(self, row: dict[str, Any]) -> dict[str, float]:
-        shown = {"loss": row["loss"]}
+        shown = {"loss": row["loss"]} if "loss" in row else {}
         if (name := f"valid_{self.valid_metric}") in row:
             shown |= {self.valid_metric: row[name], "best": self.state.stopping.best}
         return shown

@@ -32,6 +32,7 @@ options:
   -m, --model NAME ...     models (see --list)
   -d, --dataset NAME ...   data sets of the tree (see --list), or any folder DATA_PATH/NAME with NAME.inter
   --config FILE ...        YAML files laid over the model's (MMRec's key names work)
+  --best                   lay the best published setting for the data set over the model's, where there is one
   --grid                   run the search space that the model's file publishes under `grid:`
   --first_combination      of a grid, run the first combination only
   --resume                 continue: skip the finished runs of this command, take up the killed one
@@ -41,7 +42,7 @@ options:
 
 Any key can be set as --KEY VALUE; several values of a key that holds one are a grid (--seed 1 2 3).
 """
-FLAGS = ("grid", "first_combination", "resume", "quiet", "list", "help")
+FLAGS = ("best", "grid", "first_combination", "resume", "quiet", "list", "help")
 SHORT = {"-m": "--model", "-d": "--dataset", "-h": "--help"}
 RESERVED = ("model", "dataset", "config")
 
@@ -212,6 +213,7 @@ def _request(words: Words) -> tuple[Request, list[str]]:
         [Path(value).expanduser() for value in words.options.get("config", [])],
         "grid" in words.flags,
         "first_combination" in words.flags,
+        "best" in words.flags,
     )
     return request, problems
 

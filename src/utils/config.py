@@ -1,7 +1,8 @@
 """From YAML files and command-line words to checked settings, each with the place that it came from.
 
 Order, the later wins: configs/overall.yaml, configs/dataset/NAME.yaml, DATA_PATH/NAME/dataset.yaml,
-configs/model/NAME.yaml, files given by --config, the command line. All mistakes are reported at once.
+configs/model/NAME.yaml, configs/best/DATASET/NAME.yaml with --best, files given by --config, the command line.
+All mistakes are reported at once.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ class Request:
     files: list[Path] = field(default_factory=list)
     grid: bool = False
     first_combination: bool = False
+    best: bool = False
 
 
 class _Resolver:
@@ -362,6 +364,12 @@ def resolve(request: Request, model_settings: Mapping[str, type | None]) -> tupl
         for path, name in files:
             if path.is_file():
                 resolver.layer(read_yaml(path, name), name)
+        best = CONFIGS / "best" / dataset / f"{model}.yaml"
+        if request.best and best.is_file():
+            name = f"best/{dataset}/{model}.yaml"
+            resolver.layer(read_yaml(best, name), name)
+        elif request.best:
+            resolver.notes.append(f"no best setting of {model} on {dataset} is published; its defaults are used")
         for path in request.files:
             resolver.layer(read_yaml(path, str(path)), str(path))
         unknown = set(resolver.override(request.overrides))

@@ -28,17 +28,20 @@ class TrainLoader:
         batch_size: B.
         seed: of the stream.
         device: where batches are wanted.
+        negatives: False leaves them out: batches [2, B] over all interactions.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, device: torch.device) -> None:
-        self.batch_size, self.device = batch_size, device
+    def __init__(
+        self, dataset: Dataset, batch_size: int, seed: int, device: torch.device, negatives: bool = True
+    ) -> None:
+        self.batch_size, self.device, self.has_negatives = batch_size, device, negatives
         # A stream apart from the one that initialises the model, which is seeded with the bare seed.
         (own_seed,) = np.random.SeedSequence([seed, STREAM]).generate_state(1, np.uint64)
         self.generator = torch.Generator().manual_seed(int(own_seed) >> 1)
         users, items = dataset.train.users, dataset.train.items
         pool = np.unique(items)
         degree = np.bincount(users, minlength=dataset.n_users)
-        sampled = degree[users] < len(pool)
+        sampled = (degree[users] < len(pool)) | (not negatives)
         if not sampled.any():
             raise UserError("every user has interacted with every training item: there is nothing to rank them against")
         self.n_saturated_users = int((degree == len(pool)).sum())
@@ -72,6 +75,8 @@ class TrainLoader:
     def epoch(self) -> Iterator[Tensor]:
         """Yields the batches of a fresh epoch: a new permutation, new negatives."""
         shuffled = self._positives[:, torch.randperm(self.n_interactions, generator=self.generator)]
-        rows = torch.cat([shuffled, self.negatives(shuffled[0])[None]]).to(self.device)
+        if self.has_negatives:
+            shuffled = torch.cat([shuffled, self.negatives(shuffled[0])[None]])
+        rows = shuffled.to(self.device)
         for begin in range(0, rows.shape[1], self.batch_size):
             yield rows[:, begin : begin + self.batch_size]

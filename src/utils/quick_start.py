@@ -112,7 +112,7 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         write_bytes(folder.file("config.yaml"), config.to_yaml().encode())
         write_json(folder.file("manifest.json"), record)
         model = build_model(config, dataset, device)
-        loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device)
+        loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
         trainer = Trainer(config, model, loader, make_evaluator(config, dataset, "valid", device), folder, progress)
         if resume:
             trainer.resume()

@@ -14,7 +14,9 @@ from tqdm import tqdm
 from utils.config import Config
 from utils.errors import UserError
 from utils.id_mapping import original_ids
+from utils.memory import check_fits
 from utils.quick_start import DatasetShelf, Result, check_resumable, oracle_metrics, other_code, pick_device, run
+from utils.registry import model_class
 from utils.runs import RunFolder, make_folder, write_bytes, write_csv
 from utils.tables import Row, summarize, to_cells, to_markdown, to_records, to_text
 
@@ -98,8 +100,9 @@ def check_all(
     stale: set[str] = set()
     for config in reversed(configs):  # so that the first run's data set is the one kept
         try:
-            pick_device(config["device"])
+            device = pick_device(config["device"])
             dataset = shelf.get(config, needs_features[config.model])
+            check_fits(config.model, model_class(config.model).memory_needed(config, dataset), device)
             if max(config["topk"]) > dataset.n_items:
                 problems.append(
                     f"topk: {max(config['topk'])} is more than the {dataset.n_items} items of '{config.dataset}'"

@@ -32,6 +32,11 @@ LEARNING_RATE = 0.005  # large enough for a wrong gradient to show within the st
 Curve = dict[str, list[float]]
 
 
+def trained_models() -> list[str]:
+    """Models that have a loss."""
+    return [name for name in available_models() if model_class(name).needs_training]
+
+
 def own_settings(model_name: str) -> dict[str, Any]:
     """The model's own keys as its YAML file and the toy sizes have them now."""
     config = make_config(model_name)
@@ -43,13 +48,13 @@ def curve(model_name: str, settings: Mapping[str, Any]) -> Curve:
     data = toy_dataset()
     model = build(model_name, data, **settings).train()
     optimizer = make_optimizer(make_config(model_name, learning_rate=LEARNING_RATE), model)
-    loader = train_loader(data)
+    loader = train_loader(data, negatives=model.needs_negatives)
     values: Curve = {}
     for _ in range(STEPS // len(loader) + 1):
         model.pre_epoch_processing()
         for batch in loader.epoch():
             terms = loss_terms(model.calculate_loss(batch))
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
             total(terms).backward()
             optimizer.step()
             for name, term in terms.items():
@@ -86,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Freeze the loss curves of models on a toy data set.")
     parser.add_argument("model", nargs="*", help="models to freeze anew; none: all")
     models = parser.parse_args().model
-    known = list(available_models())
+    known = trained_models()
     if unknown := [name for name in models if name not in known]:
         parser.error(f"unknown model {', '.join(unknown)}; there are {', '.join(known)}")
     kept = {name: parts for name, parts in read().items() if name in known}

@@ -29,7 +29,11 @@ from common.trainer import loss_terms, make_optimizer
 from utils.registry import available_models, model_class
 
 MODELS = list(available_models())
+TRAINED = [name for name in MODELS if model_class(name).needs_training]
 WITH_FEATURES = [name for name in MODELS if model_class(name).needs_features]
+# These score by `full_sort_predict` alone, not by embeddings.
+WITHOUT_EMBEDDINGS: set[str] = set()
+WITHOUT_TASTE = {"MostPop"}  # ranks alike for every user
 
 # (model, settings) to the parameters that get no gradient there, and why.
 WITHOUT_GRADIENT: dict[tuple[str, str], dict[str, str]] = {
@@ -38,6 +42,7 @@ WITHOUT_GRADIENT: dict[tuple[str, str], dict[str, str]] = {
 SETTINGS = {"as published": {}, "reg_weight 0": {"reg_weight": 0.0}}
 
 every_model = pytest.mark.parametrize("name", MODELS)
+every_trained_model = pytest.mark.parametrize("name", TRAINED)
 
 
 def loss_of(model, batch):
@@ -46,14 +51,16 @@ def loss_of(model, batch):
 
 def train(model, dataset, epochs, learning_rate=0.01, batch_size=64):
     """A plain training loop with the project's own optimiser."""
+    if not model.needs_training:
+        return model
     optimizer = make_optimizer(make_config("BPR", learning_rate=learning_rate), model)
-    loader = train_loader(dataset, batch_size)
+    loader = train_loader(dataset, batch_size, negatives=model.needs_negatives)
     model.train()
     for _ in range(epochs):
         model.pre_epoch_processing()
         for batch in loader.epoch():
             loss = loss_of(model, batch)
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
             loss.backward()
             optimizer.step()
         model.post_epoch_processing()
@@ -69,7 +76,7 @@ def test_there_are_models():
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@every_model
+@every_trained_model
 def test_every_parameter_gets_a_gradient_and_moves(name, setting):
     data = toy_dataset()
     model = build(name, data, **SETTINGS[setting])
@@ -147,7 +154,7 @@ def test_the_search_for_hidden_parameters_finds_them(hide):
     assert hidden_from_parameters(model)
 
 
-@every_model
+@every_trained_model
 def test_nothing_hides_from_parameters(name):
     data = toy_dataset()
     model = build(name, data)
@@ -158,7 +165,7 @@ def test_nothing_hides_from_parameters(name):
     assert hidden_from_parameters(model) == [], "left over from an evaluation"
 
 
-@every_model
+@every_trained_model
 def test_the_state_dict_is_the_whole_model(name):
     data = toy_dataset()
     model = train(build(name, data), data, epochs=2)
@@ -172,7 +179,7 @@ def test_the_state_dict_is_the_whole_model(name):
 # Losses
 
 
-@every_model
+@every_trained_model
 def test_the_batch_is_left_unchanged(name):
     data = toy_dataset()
     model = build(name, data).train()
@@ -182,7 +189,19 @@ def test_the_batch_is_left_unchanged(name):
     assert torch.equal(batch, before)
 
 
-@every_model
+@pytest.mark.parametrize("name", [name for name in TRAINED if not model_class(name).needs_negatives])
+def test_a_model_that_needs_no_negatives_does_without(name):
+    data = toy_dataset()
+    model = build(name, data).train()
+    batch = one_batch(data)
+    losses = []
+    for rows in (batch, batch[:2]):
+        torch.manual_seed(0)
+        losses.append(loss_of(model, rows))
+    assert torch.equal(*losses)
+
+
+@every_trained_model
 def test_a_batch_may_be_a_view_and_short(name):
     data = toy_dataset()
     model = build(name, data).train()
@@ -195,7 +214,7 @@ def test_a_batch_may_be_a_view_and_short(name):
     assert torch.equal(*losses)
 
 
-@every_model
+@every_trained_model
 def test_loss_terms_are_scalars_and_training_lowers_their_sum(name):
     data = toy_dataset()
     model = build(name, data).train()
@@ -211,7 +230,7 @@ def test_loss_terms_are_scalars_and_training_lowers_their_sum(name):
     assert mean_loss() < before - 0.02
 
 
-@every_model
+@every_trained_model
 def test_the_seed_decides_initial_weights_and_losses(name):
     data = toy_dataset()
 
@@ -237,7 +256,7 @@ def test_scores_are_finite_even_for_users_and_items_without_interactions(name):
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
-@every_model
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_EMBEDDINGS])
 def test_scores_are_dot_products_of_the_embeddings_that_forward_gives(name):
     data = toy_dataset()
     model = build(name, data).eval()
@@ -260,7 +279,7 @@ def test_evaluation_is_deterministic_and_leaves_nothing_behind(name):
     torch.set_rng_state(state)
     all_scores(model)
     assert torch.equal(torch.get_rng_state(), state), "an evaluation draws from the stream that training uses"
-    for seed in (1, 2):
+    for seed in (1, 2) if model.needs_training else ():
         model.train()
         loss_of(model, one_batch(data, seed=seed))
         assert torch.equal(all_scores(model), before), "scores depend on the last training batch"
@@ -310,7 +329,7 @@ def test_relabelling_users_and_items_relabels_scores(name, what):
     torch.testing.assert_close(found, scores, rtol=1e-3, atol=1e-4 * scores.std().item())
 
 
-@every_model
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_EMBEDDINGS])
 def test_single_precision_is_precise_enough(name):
     data = toy_dataset()
     model = train(build(name, data), data, epochs=2).eval()
@@ -376,7 +395,7 @@ def test_every_modality_has_a_say(name, modality):
 
 
 @pytest.mark.parametrize("n_blocks", [2, 3])
-@every_model
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_TASTE])
 def test_a_planted_checkerboard_is_recovered(name, n_blocks):
     data = checkerboard(n_blocks)
     held_out = np.zeros((data.n_users, data.n_items), dtype=bool)
@@ -392,5 +411,6 @@ def test_a_planted_checkerboard_is_recovered(name, n_blocks):
         ])  # fmt: skip
 
     model = build(name, data)
-    assert share_in_order(model) < 0.8, "an untrained model does not know"
+    if model.needs_training:
+        assert share_in_order(model) < 0.8, "an untrained model does not know"
     assert share_in_order(train(model, data, epochs=30, learning_rate=0.02, batch_size=32)) > 0.97

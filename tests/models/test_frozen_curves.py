@@ -8,18 +8,16 @@ import sys
 
 import freeze_curves  # type: ignore[import-not-found]  # beside this file, where pytest looks
 import pytest
-from freeze_curves import STEPS, curve, own_settings, read
-
-from utils.registry import available_models
+from freeze_curves import STEPS, curve, own_settings, read, trained_models
 
 AGAIN = "if that is meant: python tests/models/freeze_curves.py MODEL"
 
 
 def test_every_model_is_frozen_and_no_other():
-    assert set(read()) == set(available_models())
+    assert set(read()) == set(trained_models())
 
 
-@pytest.mark.parametrize("name", list(available_models()))
+@pytest.mark.parametrize("name", trained_models())
 def test_losses_are_those_of_the_frozen_curve(name):
     settings, terms = read()[name]["settings"], read()[name]["terms"]
     assert set(settings) == set(own_settings(name)), f"the model's keys have changed; {AGAIN}"
@@ -36,7 +34,7 @@ def test_one_model_can_be_frozen_without_touching_the_others(tmp_path, monkeypat
     monkeypatch.setattr(freeze_curves, "curve", lambda name, settings: {"bpr": [0.5, 1 / 3]})
     monkeypatch.setattr(sys, "argv", ["freeze_curves.py"])
     freeze_curves.main()
-    assert set(read()) == set(available_models())
+    assert set(read()) == set(trained_models())
     monkeypatch.setattr(freeze_curves, "curve", lambda name, settings: {"bpr": [0.25], "reg": [1.0]})
     monkeypatch.setattr(sys, "argv", ["freeze_curves.py", "BPR"])
     freeze_curves.main()

@@ -1,0 +1,163 @@
+"""Nearest neighbours, exact and in blocks: item graphs of content features, and co-occurrence of users or items.
+
+No matrix of all pairs is ever held. Ties go to the node itself, then to the smaller id.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from utils.dataset import Dataset
+from utils.topk_evaluator import ranked_topk
+
+BLOCK_ENTRIES = 2**24  # similarities computed at a time
+PRODUCT_WORK = 2**24  # multiplications of a block of a sparse product
+
+
+@torch.no_grad()
+def nearest_neighbours(features: Tensor, k: int, shrink: float = 0.0) -> tuple[Tensor, Tensor]:
+    """For each row the k most similar rows by <x_i, x_j> / (|x_i| |x_j| + shrink), itself first.
+
+    A row of zeros has no neighbour but itself (similarity 1) and is nobody's: its similarities are undefined.
+
+    Args:
+        features: [I, F].
+        k: neighbours of a row, itself among them; at most I.
+        shrink: 0 gives cosines.
+
+    Returns:
+        similarities [I, k], descending but for the first, and columns int64 [I, k]; -1 where there are fewer than k.
+    """
+    n = len(features)
+    k = min(k, n)
+    lengths = torch.linalg.vector_norm(features, dim=1)
+    unit = F.normalize(features, dim=1, eps=torch.finfo(features.dtype).tiny)
+    empty = lengths == 0
+    step = max(1, BLOCK_ENTRIES // n)
+    values, columns = [], []
+    for begin in range(0, n, step):
+        block = unit[begin : begin + step] @ unit.T  # [b, I]
+        if shrink:
+            products = lengths[begin : begin + step, None] * lengths
+            block *= products / (products + shrink)
+        block[:, empty] = -torch.inf
+        block[empty[begin : begin + step]] = -torch.inf
+        here = torch.arange(len(block), device=features.device)
+        own = block[here, here + begin]
+        block[here, here + begin] = torch.inf
+        best, found = ranked_topk(block, k)
+        best[:, 0] = torch.where(torch.isinf(own), torch.ones_like(own), own)
+        values.append(best)
+        columns.append(found.masked_fill(torch.isinf(best), -1))
+    return torch.cat(values), torch.cat(columns)
+
+
+def cosine_graph(dataset: Dataset, modality: str, k: int) -> sp.csr_matrix:
+    """The k most similar items of each item by the cosine of raw features, itself among them, weighted by the cosine.
+
+    Directed: row i holds i's neighbours. float32 [I, I], through the data set's cache.
+    """
+
+    def build() -> dict[str, NDArray[np.generic]]:
+        values, columns = nearest_neighbours(torch.from_numpy(dataset.features[modality]), k)
+        return {"values": values.numpy(), "columns": columns.numpy().astype(np.int32)}
+
+    inputs = {"features": dataset.fingerprint[modality], "k": k}
+    arrays = dataset.derived("item-neighbours", 1, inputs, build)
+    there = arrays["columns"] >= 0
+    counts = there.sum(axis=1)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    n = dataset.n_items
+    graph = sp.csr_matrix((arrays["values"][there], arrays["columns"][there], indptr), shape=(n, n))
+    graph.sort_indices()
+    return graph
+
+
+def normalize_by_row_sums(graph: sp.csr_matrix) -> sp.csr_matrix:
+    """r_i^-1/2 w_ij r_j^-1/2 with r the ROW sums on both sides, 0 where a row sum is not positive; float64.
+
+    This is how LATTICE and its successors normalise a directed item graph.
+    """
+    sums = np.asarray(graph.sum(axis=1, dtype=np.float64)).ravel()
+    scale = np.zeros_like(sums)
+    np.power(sums, -0.5, where=sums > 0, out=scale)
+    return (sp.diags(scale) @ graph.astype(np.float64) @ sp.diags(scale)).tocsr()
+
+
+def weighted_item_graph(dataset: Dataset, modality: str, k: int) -> sp.csr_matrix:
+    """`cosine_graph` normalised by row sums: the raw-feature graph of LATTICE, MGCN and SMORE."""
+    return normalize_by_row_sums(cosine_graph(dataset, modality, k))
+
+
+def binary_item_graph(dataset: Dataset, modality: str, k: int) -> sp.csr_matrix:
+    """`cosine_graph` with ones for cosines, normalised by row sums: 1/k for each of k neighbours (FREEDOM)."""
+    graph = cosine_graph(dataset, modality, k)
+    graph.data = np.ones_like(graph.data)
+    return normalize_by_row_sums(graph)
+
+
+def image_share(modalities: Sequence[str], image_weight: float) -> dict[str, float]:
+    """Weight of each modality: `image_weight` for visual, the rest in equal parts for the others.
+
+    A single modality weighs 1; without a visual one among several, all weigh the same.
+    """
+    others = [modality for modality in modalities if modality != "visual"]
+    if len(others) in (0, len(modalities)):
+        return {modality: 1 / len(modalities) for modality in modalities}
+    return {m: image_weight if m == "visual" else (1 - image_weight) / len(others) for m in modalities}
+
+
+def mixed_item_graph(dataset: Dataset, modalities: Sequence[str], k: int, image_weight: float) -> sp.csr_matrix:
+    """sum_m w_m S_m with binary graphs S_m and the weights of `image_share`: the item graph of FREEDOM, DRAGON, PGL."""
+    weights = image_share(modalities, image_weight)
+    return sum(weights[m] * binary_item_graph(dataset, m, k) for m in modalities)
+
+
+def keep_largest(matrix: sp.csr_matrix, k: int) -> sp.csr_matrix:
+    """The k largest entries of each row, in descending order, ties to the smaller column; fewer where there are fewer."""
+    counts = np.diff(matrix.indptr)
+    rows = np.repeat(np.arange(matrix.shape[0]), counts)
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    rank = np.arange(len(rows)) - np.repeat(matrix.indptr[:-1], counts)
+    kept = order[rank < k]
+    indptr = np.concatenate([[0], np.cumsum(np.minimum(counts, k))])
+    return sp.csr_matrix((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+
+
+def largest_co_occurrences(matrix: sp.csr_matrix, k: int, cosine: bool = False, shrink: float = 0.0) -> sp.csr_matrix:
+    """For each row of a 0/1 matrix [R, C] the k rows that share most columns with it, itself left out.
+
+    Sparse and exact, in blocks of rows of bounded work: sum over the columns of their squared degrees in all.
+
+    Args:
+        matrix: 0/1, duplicates already collapsed.
+        k: neighbours of a row at most; those that share nothing are never listed.
+        cosine: divide the shared count by sqrt(d_r d_s) + `shrink`, d the number of columns of a row.
+
+    Returns:
+        [R, R], row r in descending order, ties to the smaller id; float64 (counts are exact).
+    """
+    matrix = matrix.tocsr().astype(np.float64)
+    transposed = matrix.T.tocsr()
+    lengths = np.sqrt(np.diff(matrix.indptr))
+    work = np.asarray(matrix @ np.diff(transposed.indptr).astype(np.float64))
+    block_of = (np.cumsum(work) // PRODUCT_WORK).astype(np.int64)
+    bounds = [*np.flatnonzero(np.diff(block_of, prepend=-1)), matrix.shape[0]]
+    parts = []
+    for begin, end in itertools.pairwise(bounds):
+        shared = (matrix[begin:end] @ transposed).tocoo()
+        other = shared.row + begin != shared.col
+        rows, columns, values = shared.row[other], shared.col[other], shared.data[other]
+        if cosine:
+            values = values / (lengths[rows + begin] * lengths[columns] + shrink)
+        part = sp.coo_matrix((values, (rows, columns)), shape=shared.shape).tocsr()
+        parts.append(keep_largest(part, k))
+    return sp.vstack(parts, format="csr") if parts else sp.csr_matrix((0, 0))
