@@ -37,6 +37,8 @@ from cli_tools import (
     write_mappings,
 )
 
+from utils.paths import CONFIGS
+
 FEW = ("--epochs", "4", "--learning_rate", "0.02")
 SMALL_GTC = ("--noise_steps", "10", "--denoiser_widths", "8", "--embedding_size", "8")
 RUN_FILES = {"config.yaml", "manifest.json", "history.csv", "metrics.json", "per_user.csv", "checkpoint.pt"}
@@ -465,6 +467,22 @@ def test_the_command_line_wins_over_files_and_the_later_file_over_the_earlier(ow
     lines = config_lines(trained("-m", "BPR", "-d", "toy", *own, *files, "--epochs", 1).folders[0])
     assert (lines["epochs"][0], lines["embedding_size"][0], lines["reg_weight"][0]) == (1, 6, 0.5)
     assert lines["embedding_size"][1] == str(tmp_path / "b.yaml")
+
+
+def test_best_lays_the_published_setting_of_the_data_set_over_the_model_s(
+    own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    configs = tmp_path / "configs"
+    shutil.copytree(CONFIGS, configs)
+    (configs / "best" / "toy").mkdir(parents=True)
+    (configs / "best" / "toy" / "LightGCN.yaml").write_text("n_ui_layers: 3\nreg_weight: 0.5\n")
+    monkeypatch.setattr("utils.config.CONFIGS", configs)
+    outcome = trained("-m", "LightGCN", "BPR", "-d", "toy", *own, *FEW, "--best", "--reg_weight", "0.25")
+    assert "note: no best setting of BPR on toy is published; its defaults are used" in outcome.out
+    assert "of LightGCN on toy" not in outcome.out
+    (folder,) = (tmp_path / "runs").glob("toy/LightGCN/*")
+    assert config_lines(folder)["n_ui_layers"] == (3, "best/toy/LightGCN.yaml")
+    assert config_lines(folder)["reg_weight"] == (0.25, "command line")
 
 
 def test_the_settings_of_a_run_can_be_used_again(run: Path, shared: Path):

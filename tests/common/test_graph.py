@@ -7,12 +7,18 @@ import torch
 from naive import dense_adjacency, dense_normalized
 from toys import N_ITEMS, N_USERS, saved_by, split_of, toy_dataset
 
+from common import graph
 from common.graph import (
+    EdgePattern,
+    SparseMatrix,
     SparseSymmetric,
     bipartite_adjacency,
     csr_product,
+    degree_sensitive_weights,
+    draw_without_replacement,
     normalize_symmetric,
     normalized_interaction_graph,
+    pruned_interaction_graph,
     sparse_product,
 )
 from utils.cache import ArrayCache
@@ -163,3 +169,124 @@ def test_propagation_from_one_kind_of_nodes_is_that_of_a_table_with_zeros_on_the
     (found,) = torch.autograd.grad((torch.cat(halves) * weights).sum(), part)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(part.detach(), before, rtol=0, atol=0)
+
+
+def test_halves_of_the_interaction_graph_are_its_blocks_and_each_other_s_backward():
+    data = toy_dataset()
+    matrix = normalized_interaction_graph(data)
+    dense = matrix.product(torch.eye(N_USERS + N_ITEMS, dtype=torch.float64))
+    items = torch.randn(N_ITEMS, 3, dtype=torch.float64, requires_grad=True)
+    users = torch.randn(N_USERS, 3, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(matrix.to_first(items), dense[:N_USERS, N_USERS:] @ items)
+    torch.testing.assert_close(matrix.to_second(users), dense[N_USERS:, :N_USERS] @ users)
+    assert torch.autograd.gradcheck(matrix.to_first, (items,))
+    assert torch.autograd.gradcheck(matrix.to_second, (users,))
+
+
+# Pruning
+
+
+def test_a_pruned_graph_counts_degrees_among_the_kept_edges():
+    data = toy_dataset()
+    kept = torch.arange(0, len(data.train), 3)
+    found = pruned_interaction_graph(data, kept).product(torch.eye(N_USERS + N_ITEMS, dtype=torch.float64)).numpy()
+    users, items = data.train.users[::3], data.train.items[::3]
+    expected = dense_normalized(dense_adjacency(users, items, N_USERS, N_ITEMS))
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_edge_weights_fall_with_both_degrees():
+    data = toy_dataset()
+    users, items = data.train.users.tolist(), data.train.items.tolist()
+    expected = [(users.count(u) * items.count(i)) ** -0.5 for u, i in zip(users, items, strict=True)]
+    assert degree_sensitive_weights(data).tolist() == pytest.approx(expected, rel=1e-14)
+
+
+def test_draws_without_replacement_have_the_probabilities_of_drawing_one_by_one():
+    weights = torch.tensor([4.0, 2.0, 1.0, 1.0])
+    torch.manual_seed(0)
+    n = 20_000
+    draws = torch.stack([draw_without_replacement(weights, 2) for _ in range(n)])
+    assert (draws[:, 0] < draws[:, 1]).all(), "distinct and ascending"
+    found = torch.bincount(draws.flatten(), minlength=4) / n
+    p = (weights / weights.sum()).tolist()
+    for place in range(4):
+        second = sum(p[first] * p[place] / (1 - p[first]) for first in range(4) if first != place)
+        expected = p[place] + second
+        assert found[place].item() == pytest.approx(expected, abs=5 * (expected * (1 - expected) / n) ** 0.5)
+
+
+def test_all_or_nothing_can_be_drawn():
+    weights = torch.rand(5) + 0.1
+    assert draw_without_replacement(weights, 5).tolist() == [0, 1, 2, 3, 4]
+    assert draw_without_replacement(weights, 0).tolist() == []
+
+
+# Matrices that are not symmetric
+
+
+@pytest.fixture
+def rectangle():
+    """A matrix [6, 4] with an empty row and an empty column."""
+    random = np.random.default_rng(0)
+    a = (random.standard_normal((6, 4)) * (random.random((6, 4)) < 0.6)).astype(np.float32).astype(np.float64)
+    a[2], a[:, 1] = 0, 0
+    return a
+
+
+def test_a_constant_matrix_multiplies_and_differentiates_like_the_dense_one(rectangle):
+    matrix = SparseMatrix(sp.csr_matrix(rectangle))
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(matrix(x), torch.from_numpy(rectangle) @ x)
+    assert torch.autograd.gradcheck(matrix, (x,))
+    assert matrix.state_dict() == {}
+
+
+def pattern_of(dense):
+    """The entries of a dense matrix in a shuffled order, and their values."""
+    rows, columns = (torch.from_numpy(part) for part in np.nonzero(dense))
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    pattern = EdgePattern(rows[order], columns[order], dense.shape)
+    values = torch.from_numpy(dense)[rows[order], columns[order]]
+    return pattern, values
+
+
+def test_products_with_given_values_are_the_dense_ones_and_differentiable_in_both(rectangle):
+    pattern, values = pattern_of(rectangle)
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(pattern(values, x), torch.from_numpy(rectangle) @ x)
+    assert torch.autograd.gradcheck(pattern, (values.clone().requires_grad_(), x))
+    assert torch.autograd.gradcheck(lambda x: pattern(values, x), (x,))
+    assert torch.autograd.gradcheck(lambda v: pattern(v, x.detach()), (values.clone().requires_grad_(),))
+
+
+def test_an_entry_that_stands_twice_adds_up():
+    pattern = EdgePattern(torch.tensor([0, 0]), torch.tensor([1, 1]), (1, 2))
+    found = pattern(torch.tensor([2.0, 3.0]), torch.tensor([[7.0], [1.0]]))
+    assert found.item() == 5
+
+
+def test_sums_of_a_pattern_are_those_of_rows_and_columns(rectangle):
+    pattern, values = pattern_of(rectangle)
+    torch.testing.assert_close(pattern.row_sums(values), torch.from_numpy(rectangle.sum(axis=1)))
+    torch.testing.assert_close(pattern.column_sums(values), torch.from_numpy(rectangle.sum(axis=0)))
+
+
+@pytest.mark.parametrize("block", [1, 5, 10**6])
+def test_dots_of_a_pattern_are_those_of_its_pairs(rectangle, block, monkeypatch):
+    monkeypatch.setattr(graph, "EDGE_BLOCK", block)
+    pattern, values = pattern_of(rectangle)
+    left = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    right = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    expected = (left @ right.T)[pattern.rows, pattern.columns]
+    torch.testing.assert_close(pattern.dots(left, right), expected)
+    assert torch.autograd.gradcheck(pattern.dots, (left, right))
+    assert len(values) == len(expected) > 5
+
+
+def test_a_pattern_without_entries_gives_zeros():
+    none = torch.zeros(0, dtype=torch.int64)
+    pattern = EdgePattern(none, none, (3, 2))
+    x, values = torch.randn(2, 4), torch.zeros(0)
+    assert not pattern(values, x).any()
+    assert pattern.dots(torch.randn(3, 4), x).shape == (0,)

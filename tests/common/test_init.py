@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from common.init import xavier_normal_embedding, xavier_normal_linear, xavier_uniform_embedding
+from common.init import (
+    xavier_normal_embedding,
+    xavier_normal_linear,
+    xavier_uniform_embedding,
+    xavier_uniform_linear,
+)
 
 
 def test_xavier_uniform_embedding_has_its_bound():
@@ -38,7 +43,24 @@ def test_xavier_normal_linear_has_its_standard_deviation_and_no_bias_at_first():
     assert layer.bias.requires_grad
 
 
-@pytest.mark.parametrize("make", [xavier_uniform_embedding, xavier_normal_embedding, xavier_normal_linear])
+def test_xavier_uniform_linear_has_its_bound_and_pytorch_s_bias():
+    torch.manual_seed(0)
+    layer = xavier_uniform_linear(400, 300)
+    bound = (6 / 700) ** 0.5
+    assert 0.999 * bound < layer.weight.abs().max() <= bound
+    assert 0.9 / 20 < layer.bias.abs().max() <= 1 / 20
+    assert xavier_uniform_linear(4, 3, bias=False).bias is None
+
+
+def test_xavier_normal_linear_with_pytorch_s_bias_or_none():
+    torch.manual_seed(0)
+    assert 0.9 / 20 < xavier_normal_linear(400, 300, zero_bias=False).bias.abs().max() <= 1 / 20
+    assert xavier_normal_linear(4, 3, bias=False).bias is None
+
+
+@pytest.mark.parametrize(
+    "make", [xavier_uniform_embedding, xavier_normal_embedding, xavier_normal_linear, xavier_uniform_linear]
+)
 def test_the_seed_decides(make):
     def draw(seed):
         torch.manual_seed(seed)

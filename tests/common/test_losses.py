@@ -11,10 +11,15 @@ from toys import saved_by
 from common import losses
 from common.losses import (
     bpr_loss,
+    candidate_cross_entropy,
     contrastive_cross_entropy,
     frobenius_over_batch,
+    half_squared_l2,
     half_squared_l2_over_batch,
+    in_batch_info_nce,
     info_nce,
+    log_sigmoid_bpr_loss,
+    mean_cosine,
     total_correlation,
 )
 
@@ -207,3 +212,63 @@ def test_a_batch_of_one_node_has_nothing_to_tell_apart():
     loss = total_correlation(views, scalar(5.0))
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-14)
+
+
+# Losses of the baselines
+
+
+def test_log_sigmoid_bpr_loss_equals_the_naive_mean_and_is_finite_at_any_score():
+    pos, neg = 3 * randn(7, seed=1), 3 * randn(7, seed=2)
+    differences = [p - n for p, n in zip(pos.tolist(), neg.tolist(), strict=True)]
+    expected = sum(-math.log(naive.sigmoid(x)) for x in differences) / 7
+    assert log_sigmoid_bpr_loss(pos, neg).item() == pytest.approx(expected, rel=1e-13)
+    assert log_sigmoid_bpr_loss(torch.tensor([-1e4]), torch.zeros(1)).item() == 1e4
+
+
+def test_half_squared_l2_equals_the_naive_sum():
+    matrices = [randn(5, 3, seed=1), randn(2, 6, seed=2)]
+    expected = sum(naive.sum_of_squares(rows_of(matrix)) for matrix in matrices) / 2
+    assert half_squared_l2(*matrices).item() == pytest.approx(expected, rel=1e-14)
+
+
+def test_mean_cosine_equals_the_naive_mean_and_is_zero_for_rows_of_zeros():
+    first, second = randn(5, 3, seed=1), randn(5, 3, seed=2)
+    first[3] = 0
+    pairs = zip(rows_of(first), rows_of(second), strict=True)
+    expected = sum(naive.dot(naive.unit(a), naive.unit(b)) for a, b in pairs) / 5
+    assert mean_cosine(first, second).item() == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("entries", [1, 25, 10**6])
+def test_candidate_cross_entropy_equals_the_naive_sum_in_blocks_of_any_size(entries, monkeypatch):
+    monkeypatch.setattr(losses._CandidateCrossEntropy, "ENTRIES", entries)
+    anchors, candidates = randn(6, 4, seed=1, requires_grad=True), randn(9, 4, seed=2, requires_grad=True)
+    targets = torch.tensor([3, 0, 3, 8, 5, 1])
+    loss = candidate_cross_entropy(anchors, candidates, targets, 2.5)
+    expected = 0.0
+    for anchor, target in zip(rows_of(anchors), targets.tolist(), strict=True):
+        expected += naive.cross_entropy([2.5 * naive.dot(anchor, row) for row in rows_of(candidates)], target)
+    assert loss.item() == pytest.approx(expected, rel=1e-13)
+    assert torch.autograd.gradcheck(lambda a, c: candidate_cross_entropy(a, c, targets, 2.5), (anchors, candidates))
+
+
+def test_candidate_cross_entropy_keeps_no_matrix_of_logits():
+    anchors, candidates = randn(50, 4, requires_grad=True), randn(60, 4, requires_grad=True)
+    kept = saved_by(lambda: candidate_cross_entropy(anchors, candidates, torch.arange(50), 1.0))
+    assert max(tensor.numel() for tensor in kept) <= 60 * 4
+
+
+def test_candidate_cross_entropy_is_safe_for_large_logits():
+    anchors = 1e4 * torch.eye(3)
+    assert candidate_cross_entropy(anchors, torch.eye(3), torch.tensor([0, 1, 0]), 1.0).item() == pytest.approx(1e4)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_in_batch_info_nce_is_one_direction_over_the_batch(normalize):
+    first, second = randn(7, 4, seed=1), randn(7, 4, seed=2)
+    a, b = rows_of(first), rows_of(second)
+    if normalize:
+        a, b = [naive.unit(row) for row in a], [naive.unit(row) for row in b]
+    terms = [naive.cross_entropy([naive.dot(row, other) / 0.2 for other in b], i) for i, row in enumerate(a)]
+    assert in_batch_info_nce(first, second, 0.2, normalize).item() == pytest.approx(sum(terms) / 7, rel=1e-13)
+    assert in_batch_info_nce(second, first, 0.2, normalize).item() != pytest.approx(sum(terms) / 7, rel=1e-3)

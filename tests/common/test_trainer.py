@@ -193,6 +193,59 @@ def test_every_optimiser_goes_downhill_with_the_rate_and_decay_asked_for(learner
     assert type(trainer.optimizer).__name__.lower() == learner
 
 
+class Seldom(Slope):
+    """Its weight has a gradient in the first step only."""
+
+    def calculate_loss(self, batch):
+        first = "loss" not in self.log
+        self.log.append("loss")
+        other = self.other.sum()
+        return {"first": self.weight.sum() + other if first else other}
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.other = nn.Parameter(torch.zeros(1))
+
+
+class SeldomButMoving(Seldom):
+    keeps_zero_gradients = True
+
+
+def test_a_parameter_without_a_gradient_rests_or_moves_on_by_momentum(tmp_path):
+    moved = {}
+    for model in (Seldom, SeldomButMoving):
+        trainer = make_trainer(tmp_path / model.__name__, [0.1], model, epochs=1, learner="adam", learning_rate=0.1)
+        trainer.folder.path.mkdir()
+        trainer.fit()
+        moved[model] = -trainer.model.weight[0].item()
+    assert moved[Seldom] == pytest.approx(0.1, rel=1e-5)
+    # Adam's first step is the learning rate; the next ones are m / sqrt(v) of a gradient of zero.
+    m, v, expected = 0.1, 0.001, 0.1
+    for step in (2, 3):
+        m, v = 0.9 * m, 0.999 * v
+        expected += 0.1 * (m / (1 - 0.9**step)) / (v / (1 - 0.999**step)) ** 0.5
+    assert moved[SeldomButMoving] == pytest.approx(expected, rel=1e-5)
+
+
+class Fixed(Slope):
+    """Nothing to learn."""
+
+    needs_training = False
+
+    def __init__(self, config, dataset):
+        GeneralRecommender.__init__(self, config, dataset)
+        self.register_buffer("weight", torch.ones(4))
+        self.log = []
+
+
+def test_a_model_without_training_is_evaluated_once(tmp_path):
+    trainer = make_trainer(tmp_path, [0.1, 0.2], Fixed, eval_step=7)
+    trainer.fit()
+    assert trainer.model.log == ["forward"]
+    assert [row["valid_recall@5"] for row in trainer.state.history] == [0.1]
+    assert trainer.restore_best() == 1
+
+
 def test_the_optimiser_has_every_parameter_of_the_model():
     data = toy_dataset()
     config = make_config("GTC")

@@ -167,6 +167,16 @@ def test_the_stream_is_not_the_one_that_a_model_is_initialised_with():
     )
 
 
+def test_without_negatives_a_batch_has_users_and_positives_of_every_interaction():
+    rows = [(0, item, 0) for item in range(3)] + [(1, 0, 0), (2, 1, 0), (3, 4, 2)]
+    dataset = dataset_of(rows, 4, 5)
+    loader = TrainLoader(dataset, 2, 0, CPU, negatives=False)
+    epoch = rows_of(loader)
+    assert epoch.shape == (2, 5)
+    assert sorted(zip(*epoch.tolist(), strict=True)) == [(0, 0), (0, 1), (0, 2), (1, 0), (2, 1)]
+    assert not torch.equal(epoch, rows_of(loader)), "shuffled anew"
+
+
 def test_users_who_own_every_item_are_not_sampled():
     rows = [(0, item, 0) for item in range(3)] + [(1, 0, 0), (2, 1, 0), (2, 2, 0), (3, 4, 2)]
     loader = loader_of(dataset_of(rows, 4, 5))
