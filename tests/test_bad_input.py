@@ -70,7 +70,7 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
     "key of another model": ((*TRAIN, "--noise_steps", 5), "unknown key '--noise_steps'"),
     "model unknown": (
         ("-m", "LightGNC", "-d", "toy"),
-        r"unknown model 'LightGNC' \(did you mean 'LightGCN'\?\); there are BPR, GTC",
+        r"unknown model 'LightGNC' \(did you mean 'LightGCN'\?\); there are BM3, BPR",
     ),
     "data set unknown": (
         ("-m", "BPR", "-d", "tou"),

@@ -38,6 +38,7 @@ class GeneralRecommender(nn.Module):
     needs_negatives: ClassVar[bool] = True  # False: batches are [2, B], users and positives
     needs_training: ClassVar[bool] = True  # False: nothing to learn; it is evaluated once
     keeps_zero_gradients: ClassVar[bool] = False  # True: a parameter that a step does not touch moves on by momentum
+    whole_batches: ClassVar[bool] = False  # True: scoring is slow to start, so many users are scored at once
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
         super().__init__()
@@ -52,6 +53,16 @@ class GeneralRecommender(nn.Module):
                 self.register_buffer(f"features_{modality}", features, persistent=False)
         self._embeddings: tuple[Tensor, Tensor] | None = None
         self._keep = False
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any], dataset: Dataset, device: torch.device) -> GeneralRecommender:
+        """The model on its device."""
+        return cls(config, dataset).to(device)
+
+    @classmethod
+    def notes_on(cls, config: Mapping[str, Any], dataset: Dataset) -> list[str]:
+        """What a user should know of this model on this data set, a line each."""
+        return []
 
     @property
     def device(self) -> torch.device:

@@ -1,12 +1,14 @@
-"""Content features made ready for learning: centred, scaled, and reduced to their leading principal components."""
+"""Content features made ready for learning: standardised and reduced, or projected beside users' preferences."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from common.init import xavier_normal_embedding
 from utils.dataset import Dataset
 
 
@@ -48,3 +50,29 @@ def leading_directions(matrix: NDArray[np.float32], rank: int) -> NDArray[np.flo
     # The sign of a singular vector is arbitrary: the largest entry is made positive.
     largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
     return np.ascontiguousarray(directions * np.where(largest < 0, -1, 1), dtype=np.float32)
+
+
+class PreferencesAndContent(nn.Module):
+    """Rows of unit length for all nodes in one modality: users' free preferences, items' projected content features.
+
+    X = rownorm([P ; LReLU(F W_1 + b_1) W_2 + b_2]) with slope 0.01; P is Xavier normal, the layers have PyTorch's own start.
+
+    Args:
+        n_users: U.
+        n_features: width F of the features.
+        width: D.
+        hidden: width between the two layers.
+
+    Source: the start of MMGCN's successors, DualGNN and DRAGON (arXiv 2301.12097).
+    """
+
+    def __init__(self, n_users: int, n_features: int, width: int, hidden: int = 256) -> None:
+        super().__init__()
+        self.preference = xavier_normal_embedding(n_users, width)
+        self.first = nn.Linear(n_features, hidden)
+        self.second = nn.Linear(hidden, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[U + I, D], users first, for features [I, F]."""
+        items = self.second(F.leaky_relu(self.first(features)))
+        return F.normalize(torch.cat([self.preference, items]), dim=1)

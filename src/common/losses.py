@@ -111,7 +111,7 @@ def contrastive_cross_entropy(anchors: Tensor, others: Tensor, positives: Tensor
 class _CandidateCrossEntropy(torch.autograd.Function):
     """Cross-entropy of anchors over all candidates; as above, no [B, C] matrix outlives its block."""
 
-    ENTRIES = 2**24  # of a block of logits
+    ENTRIES = 2**21  # of a block of logits: small enough for a processor's caches
 
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, candidates: Tensor, targets: Tensor, scale: float) -> Tensor:
@@ -120,13 +120,18 @@ class _CandidateCrossEntropy(torch.autograd.Function):
         step = max(1, _CandidateCrossEntropy.ENTRIES // len(candidates))
         for begin in range(0, len(anchors), step):
             rows = slice(begin, begin + step)
-            logits = (anchors[rows] * scale) @ candidates.T  # [b, C]
+            scaled = anchors[rows] * scale
+            logits = scaled @ candidates.T  # [b, C]
             here = torch.arange(len(logits), device=anchors.device)
-            loss += (torch.logsumexp(logits, dim=1) - logits[here, targets[rows]]).sum()
-            share = torch.softmax(logits, dim=1)
+            highest = logits.amax(dim=1, keepdim=True)
+            loss -= logits[here, targets[rows]].sum()
+            share = logits.sub_(highest).exp_()  # in place: one exponential serves the loss and the gradient
+            total = share.sum(dim=1, keepdim=True)
+            loss += (highest + total.log()).sum()
+            share.div_(total)
             share[here, targets[rows]] -= 1
             grad_a[rows] = share @ candidates * scale
-            grad_c.addmm_(share.T, anchors[rows], alpha=scale)
+            grad_c.addmm_(share.T, scaled)
         ctx.save_for_backward(grad_a, grad_c)
         return loss
 

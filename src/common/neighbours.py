@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.dataset import Dataset
 from utils.topk_evaluator import ranked_topk
@@ -41,6 +41,7 @@ def nearest_neighbours(features: Tensor, k: int, shrink: float = 0.0) -> tuple[T
     lengths = torch.linalg.vector_norm(features, dim=1)
     unit = F.normalize(features, dim=1, eps=torch.finfo(features.dtype).tiny)
     empty = lengths == 0
+    some_empty = bool(empty.any())
     step = max(1, BLOCK_ENTRIES // n)
     values, columns = [], []
     for begin in range(0, n, step):
@@ -48,8 +49,9 @@ def nearest_neighbours(features: Tensor, k: int, shrink: float = 0.0) -> tuple[T
         if shrink:
             products = lengths[begin : begin + step, None] * lengths
             block *= products / (products + shrink)
-        block[:, empty] = -torch.inf
-        block[empty[begin : begin + step]] = -torch.inf
+        if some_empty:
+            block[:, empty] = -torch.inf
+            block[empty[begin : begin + step]] = -torch.inf
         here = torch.arange(len(block), device=features.device)
         own = block[here, here + begin]
         block[here, here + begin] = torch.inf
@@ -133,22 +135,22 @@ def keep_largest(matrix: sp.csr_matrix, k: int) -> sp.csr_matrix:
 
 
 def largest_co_occurrences(matrix: sp.csr_matrix, k: int, cosine: bool = False, shrink: float = 0.0) -> sp.csr_matrix:
-    """For each row of a 0/1 matrix [R, C] the k rows that share most columns with it, itself left out.
+    """For each row of a matrix [R, C] the k others with the largest inner product: of 0/1 rows, most columns shared.
 
     Sparse and exact, in blocks of rows of bounded work: sum over the columns of their squared degrees in all.
 
     Args:
-        matrix: 0/1, duplicates already collapsed.
+        matrix: not negative, duplicates already collapsed.
         k: neighbours of a row at most; those that share nothing are never listed.
-        cosine: divide the shared count by sqrt(d_r d_s) + `shrink`, d the number of columns of a row.
+        cosine: divide by |x_r| |x_s| + `shrink`; the length |x| of a 0/1 row is the root of its number of columns.
 
     Returns:
         [R, R], row r in descending order, ties to the smaller id; float64 (counts are exact).
     """
     matrix = matrix.tocsr().astype(np.float64)
     transposed = matrix.T.tocsr()
-    lengths = np.sqrt(np.diff(matrix.indptr))
-    work = np.asarray(matrix @ np.diff(transposed.indptr).astype(np.float64))
+    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    work = np.asarray(matrix.astype(bool) @ np.diff(transposed.indptr).astype(np.float64))
     block_of = (np.cumsum(work) // PRODUCT_WORK).astype(np.int64)
     bounds = [*np.flatnonzero(np.diff(block_of, prepend=-1)), matrix.shape[0]]
     parts = []
@@ -161,3 +163,49 @@ def largest_co_occurrences(matrix: sp.csr_matrix, k: int, cosine: bool = False, 
         part = sp.coo_matrix((values, (rows, columns)), shape=shared.shape).tocsr()
         parts.append(keep_largest(part, k))
     return sp.vstack(parts, format="csr") if parts else sp.csr_matrix((0, 0))
+
+
+class SparseRows(nn.Module):
+    """A constant sparse matrix [R, C] of which a few rows at a time are taken.
+
+    The arrays are buffers (they move with the module) that are not part of the state dict.
+    """
+
+    offsets: Tensor  # [R + 1] int64
+    columns: Tensor  # [E] int64
+    weights: Tensor  # [E] float32
+
+    def __init__(self, matrix: sp.csr_matrix) -> None:
+        super().__init__()
+        matrix = matrix.tocsr()
+        self.n_columns = matrix.shape[1]
+        self.register_buffer("offsets", torch.from_numpy(matrix.indptr.astype(np.int64)), persistent=False)
+        self.register_buffer("columns", torch.from_numpy(matrix.indices.astype(np.int64)), persistent=False)
+        self.register_buffer("weights", torch.from_numpy(matrix.data.astype(np.float32)), persistent=False)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The matrix of the rows int64 [B], in CSR form: offsets [B + 1], columns [n], weights [n]."""
+        counts = self.offsets[rows + 1] - self.offsets[rows]
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        shift = (self.offsets[rows] - offsets[:-1]).repeat_interleave(counts)
+        places = torch.arange(len(shift), device=rows.device) + shift
+        return offsets, self.columns[places], self.weights[places]
+
+
+@torch.no_grad()
+def score_by_neighbours(histories: SparseRows, weights: SparseRows, users: Tensor) -> Tensor:
+    """s(u, j) = sum over the training items i of u of w_ij, float32 [B, I] for users int64 [B].
+
+    Added up in double precision: on a GPU the order is not fixed, and in single precision would show.
+
+    Args:
+        histories: 0/1, the training matrix [U, I].
+        weights: [I, I], row = item of the history.
+    """
+    offsets, items, _ = histories.take(users)
+    bounds, columns, values = weights.take(items)
+    # The entries of a user stand together: from where its first item's begin to where its last one's end.
+    row = torch.arange(len(users), device=users.device).repeat_interleave(bounds[offsets].diff())
+    scores = torch.zeros(len(users) * weights.n_columns, dtype=torch.float64, device=users.device)
+    scores.index_add_(0, row * weights.n_columns + columns, values.double())
+    return scores.view(len(users), weights.n_columns).float()

@@ -210,9 +210,13 @@ class Trainer:
         Raises:
             Diverged: if a score is NaN.
         """
+
+        def scorer(users: Tensor) -> Tensor:
+            return self.model.full_sort_predict((users,))
+
         try:
             with self.model.scoring():
-                return evaluator.evaluate(lambda users: self.model.full_sort_predict((users,)))
+                return evaluator.evaluate(evaluator.in_batches(scorer) if self.model.whole_batches else scorer)
         except FloatingPointError as error:
             raise Diverged(f"epoch {self.state.epoch + 1}: {error}") from None
 

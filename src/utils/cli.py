@@ -1,4 +1,4 @@
-"""The command line: words to a request, and the commands train (default), recommend and generate."""
+"""The command line: words to a request, and the commands, of which train is the default."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Any
 from utils.config import Config, Request, data_folder, known_datasets, parse_yaml, read_yaml, resolve
 from utils.errors import UserError, nearest
 from utils.paths import CONFIGS, DATA_VARIABLE
-from utils.registry import available_models, model_class, model_name, summary
+from utils.plugin import ModelFile, mistakes_of_plugins, plugin_keys, read_model_file
+from utils.registry import available_models, model_class, model_keys, model_name, plugin_of, summary
 from utils.schema import Key, keys_of
 from utils.settings import SETTINGS, WITHOUT_EFFECT
 
@@ -24,6 +25,9 @@ USAGE = """\
 usage: main.py -m MODEL [MODEL ...] -d DATASET [DATASET ...] [options] [--KEY VALUE ...]
        main.py recommend RUN_FOLDER [--users ID ...] [--k K] [--output FILE] [--data_path DIR] [--device D]
        main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--n_users N ...]
+       main.py study FILE.yaml [--workers N] [--launcher local|ray] [--dry_run] [--output_dir DIR] [--data_path DIR]
+       main.py report STUDY_FOLDER
+       main.py convert_user_graph user_graph_dict.npy OUT.npz
        main.py --list | --help
 
 Trains and evaluates each model on each data set; several runs end in a comparison table.
@@ -31,6 +35,8 @@ Trains and evaluates each model on each data set; several runs end in a comparis
 options:
   -m, --model NAME ...     models (see --list)
   -d, --dataset NAME ...   data sets of the tree (see --list), or any folder DATA_PATH/NAME with NAME.inter
+  --plugin FILE ...        models from files of your own or written for MMRec, unmodified (-m may then be left out)
+  --plugin_config FILE ... their YAML files, in the same order; without: NAME.yaml beside the file
   --config FILE ...        YAML files laid over the model's (MMRec's key names work)
   --best                   lay the best published setting for the data set over the model's, where there is one
   --grid                   run the search space that the model's file publishes under `grid:`
@@ -44,7 +50,7 @@ Any key can be set as --KEY VALUE; several values of a key that holds one are a 
 """
 FLAGS = ("best", "grid", "first_combination", "resume", "quiet", "list", "help")
 SHORT = {"-m": "--model", "-d": "--dataset", "-h": "--help"}
-RESERVED = ("model", "dataset", "config")
+RESERVED = ("model", "dataset", "config", "plugin", "plugin_config")
 
 
 @dataclass
@@ -64,7 +70,7 @@ class Words:
         return values[0]
 
 
-def take_apart(arguments: Sequence[str]) -> Words:
+def take_apart(arguments: Sequence[str], flags: Sequence[str] = FLAGS) -> Words:
     """Splits words into flags and options; a value may start with '-' only as a number.
 
     Raises:
@@ -78,7 +84,7 @@ def take_apart(arguments: Sequence[str]) -> Words:
         if argument.startswith("--") and len(argument) > 2:
             name, equals, value = argument[2:].partition("=")
             name = name.replace("-", "_")
-            if name in FLAGS:
+            if name in flags:
                 if equals:
                     raise UserError(f"--{name} takes no value, got '{value}'")
                 words.flags.add(name)
@@ -104,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = _dispatch(arguments)
+        with mistakes_of_plugins():
+            code = _dispatch(arguments)
         sys.stdout.flush()  # while a reader that has gone away can still be told from a mistake of ours
         return code
     except UserError as error:
@@ -139,7 +146,10 @@ def _terminate(number: int, frame: Any) -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    commands = {"train": _train, "recommend": _recommend, "generate": _generate}
+    commands = {
+        "train": _train, "study": _study, "report": _report, "recommend": _recommend, "generate": _generate,
+        "convert_user_graph": _convert_user_graph,
+    }  # fmt: skip
     if arguments and not arguments[0].startswith("-"):
         command = arguments[0]
         if command not in commands:
@@ -151,7 +161,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     words = take_apart(arguments)
     if "help" in words.flags or not arguments:
-        _print_help(words.options.get("model", []))
+        _print_help(words)
         return 0
     request, problems = _request(words)
     if "list" in words.flags:
@@ -162,16 +172,17 @@ def _train(arguments: list[str]) -> int:
     problems += [
         f"--{needed} is missing; write -{short} NAME (see --list)"
         for needed, short in (("model", "m"), ("dataset", "d"))
-        if needed not in words.options
+        if needed not in words.options and (needed == "dataset" or "plugin" not in words.options)
     ]
-    classes = {name: model_class(name) for name in request.models}
+    classes = {name: model_class(name, request.plugins.get(name)) for name in request.models}
     try:
-        configs, notes = resolve(request, {name: cls.settings for name, cls in classes.items()})
+        configs, notes = resolve(request, {name: _own_keys(name, request) for name in request.models})
     except UserError as error:
         raise UserError(*problems, *error.problems) from None
     if problems:
         raise UserError(*problems)
-    for note in notes:
+    hidden = [name for name in request.plugins if name in available_models()]
+    for note in [*notes, *(f"{name} is that of {request.plugins[name].path}, not the project's" for name in hidden)]:
         print(f"note: {note}")
 
     from utils.session import run_all
@@ -183,15 +194,21 @@ def _train(arguments: list[str]) -> int:
 def _request(words: Words) -> tuple[Request, list[str]]:
     """Turns words into a request, and says what is wrong with them."""
     problems: list[str] = []
+    plugins = _plugins(words, problems)
     names: list[str] = []
     for word in words.options.get("model", []):
         try:
-            names.append(model_name(word))
+            names.append(model_name(word, plugins))
         except UserError as error:
             problems += error.problems
-    keys = _keys(names)
+    names += plugins  # who gives a model file wants it run
+    files = [Path(value).expanduser() for value in words.options.get("config", [])]
+    request = Request(
+        list(dict.fromkeys(names)), list(dict.fromkeys(words.options.get("dataset", []))), {}, files, plugins=plugins
+    )
+    keys = _keys(request)
     known = [*FLAGS, *RESERVED, *keys]
-    overrides: dict[str, Any] = {}
+    overrides = request.overrides
     for name, values in words.options.items():
         key = keys.get(name)
         if values and name not in RESERVED:
@@ -206,22 +223,42 @@ def _request(words: Words) -> tuple[Request, list[str]]:
             )
         if "list" in words.flags and values and name not in (*known, *WITHOUT_EFFECT):
             problems.append(f"unknown option --{name}{nearest(name, known)}")
-    request = Request(
-        list(dict.fromkeys(names)),
-        list(dict.fromkeys(words.options.get("dataset", []))),
-        overrides,
-        [Path(value).expanduser() for value in words.options.get("config", [])],
-        "grid" in words.flags,
-        "first_combination" in words.flags,
-        "best" in words.flags,
-    )
+    request.grid, request.best = "grid" in words.flags, "best" in words.flags
+    request.first_combination = "first_combination" in words.flags
     return request, problems
 
 
-def _keys(models: Sequence[str]) -> dict[str, Key]:
-    """Every key of the harness and of some models, under each name that it has."""
-    groups = [*SETTINGS, *(model_class(name).settings for name in models)]
-    keys = [key for settings in groups if settings for key in keys_of(settings).values()]
+def _plugins(words: Words, problems: list[str]) -> dict[str, ModelFile]:
+    """The model files that --plugin names, by the name of their model, each with its YAML file."""
+    paths = [Path(value).expanduser() for value in words.options.get("plugin", [])]
+    settings = [Path(value).expanduser() for value in words.options.get("plugin_config", [])]
+    if settings and len(settings) != len(paths):
+        problems.append(f"--plugin_config: expected a file for each --plugin ({len(paths)}), got {len(settings)}")
+        settings = []
+    problems += [f"--plugin_config: there is no file {path}" for path in settings if not path.is_file()]
+    found: dict[str, ModelFile] = {}
+    for number, path in enumerate(paths):
+        try:
+            file = read_model_file(path, settings[number] if settings else None)
+            if file.name in found:
+                problems.append(f"--plugin: {found[file.name].path} and {path} are both called {file.name}")
+            found[file.name] = file
+        except UserError as error:
+            problems += error.problems
+    return found
+
+
+def _own_keys(name: str, request: Request) -> dict[str, Key]:
+    """The keys of a model besides those of the harness."""
+    # A list in a file is a grid if any file says so; the keys of a model are those of its own file.
+    axes = [read_yaml(path, str(path)).get("hyper_parameters") for path in request.files]
+    return model_keys(name, request.plugins.get(name), axes)
+
+
+def _keys(request: Request) -> dict[str, Key]:
+    """Every key of the harness and of the models of a request, under each name that it has."""
+    groups: list[Any] = [*SETTINGS, *(_own_keys(name, request) for name in request.models)]
+    keys = [key for settings in groups for key in keys_of(settings).values()]
     return {name: key for key in keys for name in (key.name, *key.field.metadata["alias"])}
 
 
@@ -235,18 +272,24 @@ def _value(word: str, name: str, key: Key | None) -> Any:
     return parse_yaml(word, f"--{name}")
 
 
-def _print_help(models: Sequence[str]) -> None:
+def _print_help(words: Words) -> None:
+    problems: list[str] = []
+    plugins = _plugins(words, problems)
+    names = [model_name(word, plugins) for word in words.options.get("model", [])]
+    if problems:
+        raise UserError(*problems)
     print(USAGE)
-    sections = {"keys": list(SETTINGS)}
-    for word in models:
-        name = model_name(word)
-        settings = model_class(name).settings
-        sections[f"keys of {name}"] = [settings] if settings else []
+    sections: dict[str, list[Any]] = {"keys": list(SETTINGS)}
+    for name in dict.fromkeys([*names, *plugins]):
+        keys = model_keys(name, plugins.get(name))
+        sections[f"keys of {name}"] = [{key: keys[key] for key in keys if key not in plugin_keys()}]
     values = read_yaml(CONFIGS / "overall.yaml", "overall.yaml")
     for title, groups in sections.items():
         own = dict(values)
         if title != "keys":
-            own |= read_yaml(CONFIGS / "model" / f"{title.rpartition(' ')[2]}.yaml", title)
+            name = title.rpartition(" ")[2]
+            path = plugins[name].settings_file if name in plugins else CONFIGS / "model" / f"{name}.yaml"
+            own |= read_yaml(path, title) if path else {}
         print(f"{title} (default in brackets):")
         for settings in groups:
             for key in keys_of(settings).values():
@@ -275,6 +318,18 @@ def _print_list(folder: Path) -> None:
             print(f"  {name:10} not present; get it from {content.get('source', 'its authors')}")
 
 
+def _study(arguments: list[str]) -> int:
+    from study.command import study_command
+
+    return study_command(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from study.command import report_command
+
+    return report_command(arguments)
+
+
 def _recommend(arguments: list[str]) -> int:
     usage = "recommend RUN_FOLDER [--users ID ...] [--k K] [--output FILE] [--data_path DIR] [--device D]"
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -290,8 +345,8 @@ def _recommend(arguments: list[str]) -> int:
     problems += [f"recommend: --{n}: a value is missing" for n, values in words.options.items() if not values]
     single = {n: values for n, values in words.options.items() if n in known and n != "users" and values}
     problems += [f"recommend: --{n}: expected one value, got {len(v)}" for n, v in single.items() if len(v) > 1]
-    users = [_integer("users", 0, word, problems) for word in words.options.get("users", [])]
-    k = _integer("k", 1, single.get("k", ["20"])[0], problems)
+    users = [whole_number("recommend", "users", 0, word, problems) for word in words.options.get("users", [])]
+    k = whole_number("recommend", "k", 1, single.get("k", ["20"])[0], problems)
     if problems:
         raise UserError(*problems)
 
@@ -308,11 +363,11 @@ def _recommend(arguments: list[str]) -> int:
     )
 
 
-def _integer(name: str, low: int, word: str, problems: list[str]) -> int:
+def whole_number(command: str, name: str, low: int, word: str, problems: list[str]) -> int:
     """The word as a number, or a line more in `problems`."""
     if re.fullmatch(r"-?\d{1,18}", word) and int(word) >= low:
         return int(word)
-    problems.append(f"recommend: --{name}: expected an integer of at least {low}, got '{word}'")
+    problems.append(f"{command}: --{name}: expected an integer of at least {low}, got '{word}'")
     return low
 
 
@@ -361,6 +416,23 @@ def _generate(arguments: list[str]) -> int:
     return 0
 
 
+def _convert_user_graph(arguments: list[str]) -> int:
+    usage = "convert_user_graph user_graph_dict.npy OUT.npz"
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: main.py {usage}")
+        return 0
+    if len(arguments) != 2:
+        raise UserError(f"convert_user_graph: expected two files, got {len(arguments)}; usage: {usage}")
+
+    from utils.user_graph_file import convert_user_graph
+
+    source, target = (Path(argument).expanduser() for argument in arguments)
+    n_users, n_pairs = convert_user_graph(source, target)
+    print(f"written to {target}: {n_users:,} users, {n_pairs:,} co-users")
+    print(f"use it by --user_graph_file {target.absolute()}")
+    return 0
+
+
 def config_of(folder: Path, changed: Mapping[str, Any]) -> Config:
     """The settings of a run folder, from its config.yaml with some changed, checked against the model's keys.
 
@@ -373,5 +445,7 @@ def config_of(folder: Path, changed: Mapping[str, Any]) -> Config:
     content = read_yaml(path, str(path))
     if not isinstance(content.get("model"), str) or not isinstance(content.get("dataset"), str):
         raise UserError(f"{path}: expected the names of a model and a data set, as a run writes them")
-    model, dataset = model_name(content.pop("model")), content.pop("dataset")
-    return Config.from_values(model, model_class(model).settings, dataset, {**content, **changed}, str(path))
+    plugin = plugin_of(content)
+    model, dataset = model_name(content.pop("model"), [plugin.name] if plugin else []), content.pop("dataset")
+    keys = model_keys(model, plugin, content=content)
+    return Config.from_values(model, keys, dataset, {**content, **changed}, str(path))

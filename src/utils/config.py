@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -21,6 +21,11 @@ from utils.errors import UserError, nearest
 from utils.paths import CONFIGS, default_data_path
 from utils.schema import Key, check_value, keys_of
 from utils.settings import NOT_IDENTITY, SETTINGS, WITHOUT_EFFECT
+
+if TYPE_CHECKING:
+    from utils.plugin import ModelFile
+
+OwnKeys = type | Mapping[str, Key] | None  # of a model: a settings dataclass, or the keys themselves
 
 FEATURE_FILE_ALIASES = {"vision_feature_file": "visual", "text_feature_file": "textual"}
 COMMAND_LINE = "command line"
@@ -117,7 +122,7 @@ class Config(Mapping[str, Any]):
 
     @classmethod
     def from_values(
-        cls, model: str, model_settings: type | None, dataset: str, content: Mapping[str, Any], source: str
+        cls, model: str, model_settings: OwnKeys, dataset: str, content: Mapping[str, Any], source: str
     ) -> Config:
         """The settings that a run folder's config.yaml holds, checked like any other file.
 
@@ -153,12 +158,13 @@ class Request:
     grid: bool = False
     first_combination: bool = False
     best: bool = False
+    plugins: Mapping[str, ModelFile] = field(default_factory=dict)  # models that come from elsewhere, by name
 
 
 class _Resolver:
     """Merges the layers of one (model, data set) pair and collects every mistake on the way."""
 
-    def __init__(self, model: str, model_settings: type | None, dataset: str) -> None:
+    def __init__(self, model: str, model_settings: OwnKeys, dataset: str) -> None:
         self.model, self.dataset = model, dataset
         self.keys: dict[str, Key] = {}
         for settings in (*SETTINGS, *([model_settings] if model_settings else [])):
@@ -331,12 +337,12 @@ def known_datasets(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def resolve(request: Request, model_settings: Mapping[str, type | None]) -> tuple[list[Config], list[str]]:
+def resolve(request: Request, model_settings: Mapping[str, OwnKeys]) -> tuple[list[Config], list[str]]:
     """Returns the settings of every run that a request stands for, and notes for the user.
 
     Args:
         request: what the command line asks for.
-        model_settings: for each model of the request, the dataclass of its own keys.
+        model_settings: for each model of the request, its own keys.
 
     Raises:
         UserError: with every mistake in files and command line.
@@ -360,12 +366,18 @@ def resolve(request: Request, model_settings: Mapping[str, type | None]) -> tupl
         files = [(CONFIGS / "overall.yaml", "overall.yaml")]
         files += [(CONFIGS / "dataset" / f"{dataset}.yaml", f"dataset/{dataset}.yaml")]
         files += [(folder / dataset / "dataset.yaml", str(folder / dataset / "dataset.yaml"))]
-        files += [(CONFIGS / "model" / f"{model}.yaml", f"model/{model}.yaml")]
+        plugin = request.plugins.get(model)
+        if plugin is None:
+            files += [(CONFIGS / "model" / f"{model}.yaml", f"model/{model}.yaml")]
+        elif plugin.settings_file:
+            files += [(plugin.settings_file, str(plugin.settings_file))]
         for path, name in files:
             if path.is_file():
                 resolver.layer(read_yaml(path, name), name)
+        if plugin:
+            resolver.layer({"plugin": str(plugin.path), "plugin_sha256": plugin.sha256}, "--plugin")
         best = CONFIGS / "best" / dataset / f"{model}.yaml"
-        if request.best and best.is_file():
+        if request.best and best.is_file() and not plugin:
             name = f"best/{dataset}/{model}.yaml"
             resolver.layer(read_yaml(best, name), name)
         elif request.best:

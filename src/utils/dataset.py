@@ -23,6 +23,7 @@ from utils.cache import ArrayCache, Arrays
 from utils.errors import UserError, nearest
 from utils.paths import default_cache_path
 from utils.synthetic import SyntheticSpec, Truth, generate
+from utils.user_graph_file import read_user_graph
 
 if TYPE_CHECKING:
     from utils.config import Config
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 SPARSEST = 1000  # largest id over number of interactions
 FILE_STEMS = {"image": "visual", "text": "textual", "audio": "acoustic"}
+MMREC_USER_GRAPH = "user_graph_dict.npy"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Dataset:
         features: modality name to float32 [n_items, F].
         warnings: what was doubtful, a line each.
         truth: what a generated data set was made from, for the oracle; None for real data.
+        user_graph: the user's own co-occurrence counts [U, U], rows best first, for a model with the key
+            `user_graph_file`; None: such a model computes them.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Dataset:
     truth: Truth | None = None
     feature_files: dict[str, str] = field(default_factory=dict)
     cache: ArrayCache | None = None
+    user_graph: sp.csr_matrix | None = None
 
     @property
     def train(self) -> Split:
@@ -96,11 +101,13 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the interactions of each split and of each feature matrix, for manifests and cache keys."""
+        """SHA-256 of the interactions of each split, each feature matrix and a user graph, for manifests and cache keys."""
         digests = {
             name: content_hash(split.users, split.items, np.array([self.n_users, self.n_items]))
             for name, split in self.splits.items()
         }
+        if (graph := self.user_graph) is not None:
+            digests["user-graph"] = content_hash(graph.indptr, graph.indices, graph.data)
         return digests | {name: content_hash(matrix) for name, matrix in self.features.items()}
 
     def derived(self, name: str, version: int, inputs: Mapping[str, Any], build: Callable[[], Arrays]) -> Arrays:
@@ -146,10 +153,23 @@ def load_dataset(config: Config, needs_features: bool = True) -> Dataset:
         UserError: with one line for each thing that is wrong with the files.
     """
     dataset = _generated(config, needs_features) if config["synthetic"] is not None else _read(config, needs_features)
+    if config["user_graph_file"] is not None:
+        dataset.user_graph = _own_user_graph(config, dataset)
     dataset.cache = ArrayCache(Path(config["cache_dir"]) if config["cache_dir"] else default_cache_path())
     if dataset.warnings and config["data_checks"] == "error":
         raise UserError(*dataset.warnings)
     return dataset
+
+
+def _own_user_graph(config: Config, dataset: Dataset) -> sp.csr_matrix | None:
+    path = Path(config["data_path"]) / dataset.name / Path(config["user_graph_file"]).expanduser()
+    # MMRec's files name it for every data set, whether somebody has made it or not.
+    if config["user_graph_file"] == MMREC_USER_GRAPH and not path.exists():
+        dataset.warnings.append(
+            f"{dataset.name}: no {MMREC_USER_GRAPH}; the user graph is computed from the training split"
+        )
+        return None
+    return read_user_graph(path, dataset.inter_matrix("csr"))
 
 
 def _generated(config: Config, needs_features: bool) -> Dataset:

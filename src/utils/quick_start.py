@@ -20,7 +20,7 @@ from utils.dataset import Dataset, load_dataset
 from utils.errors import UserError
 from utils.id_mapping import original_ids
 from utils.memory import keep_freed_memory
-from utils.registry import model_class
+from utils.registry import class_of
 from utils.runs import RunFolder, code_version, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
 from utils.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
 
@@ -52,7 +52,7 @@ class DatasetShelf:
 
 _DATA_KEYS = (
     "data_path", "cache_dir", "inter_file_name", "field_separator", "user_id_field", "item_id_field", "split_field",
-    "modalities", "filter_out_cold_start_users", "data_checks", "synthetic",
+    "modalities", "filter_out_cold_start_users", "data_checks", "synthetic", "user_graph_file",
 )  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def make_evaluator(config: Config, dataset: Dataset, split: str, device: torch.d
 def build_model(config: Config, dataset: Dataset, device: torch.device) -> GeneralRecommender:
     """The seeded, untrained model of a run, on its device."""
     seed_everything(config["seed"])
-    model: GeneralRecommender = model_class(config.model)(config, dataset)
-    return model.to(device)
+    model: GeneralRecommender = class_of(config).build(config, dataset, device)
+    return model
 
 
 def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress, resume: bool = False) -> Result:

@@ -13,7 +13,7 @@ from utils.dataset import load_dataset
 from utils.errors import UserError
 from utils.id_mapping import original_ids
 from utils.quick_start import build_model, pick_device
-from utils.registry import model_class
+from utils.registry import class_of
 from utils.runs import RunFolder, read_torch, write_csv
 from utils.topk_evaluator import ranked_topk
 
@@ -62,7 +62,7 @@ def recommend(
             f"{folder}: no checkpoint.pt: the run is not through its first evaluation; --resume continues it"
         )
     checkpoint = read_torch(folder / "checkpoint.pt")
-    dataset = load_dataset(config, model_class(config.model).needs_features)
+    dataset = load_dataset(config, class_of(config).needs_features)
     if trained_on != dataset.fingerprint:
         raise UserError(
             f"{folder}: '{config.dataset}' in {config['data_path']} is not the data that this run trained on; "
@@ -86,7 +86,8 @@ def recommend(
     with model.scoring():
         for begin in range(0, len(wanted), BLOCK):
             block = np.asarray(wanted[begin : begin + BLOCK])
-            scores = model.full_sort_predict((torch.from_numpy(block).to(device),))
+            # A copy, since a plugin may hand out a table that it keeps.
+            scores = model.full_sort_predict((torch.from_numpy(block).to(device),)).clone()
             place, item = seen[block].nonzero()
             scores[torch.from_numpy(place).long(), torch.from_numpy(item).long()] = -torch.inf
             best, items = ranked_topk(scores, k)

@@ -107,6 +107,32 @@ def identity(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def take_lock(path: Path) -> IO[str] | None:
+    """Takes a lock file for this process until it is closed or the process ends; None if another process has it.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    try:
+        lock = open(path, "a")  # noqa: SIM115 (held until closed)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        import fcntl
+    except ImportError:  # not on Windows, where two processes are on their own
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it before may have removed the file in between: then another lock counts.
+        held = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except OSError:
+        held = False
+    if held:
+        return lock
+    lock.close()
+    return None
+
+
 class RunFolder:
     """One run's folder, `OUTPUT_DIR/DATASET/MODEL/IDENTITY-sSEED`, with `_2`, `_3`... for repeated runs.
 
@@ -176,23 +202,8 @@ class RunFolder:
         Raises:
             UserError: if another process has it.
         """
-        try:
-            import fcntl
-        except ImportError:  # not on Windows, where two processes are on their own
-            return
-        path = self.file(".lock")
-        try:
-            lock = open(path, "w")  # noqa: SIM115 (held until unlock)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it before may have removed the file in between: then another lock counts.
-            held = os.path.samestat(os.fstat(lock.fileno()), path.stat())
-        except OSError:
-            held = False
-        if not held:
-            lock.close()
+        lock = take_lock(self.file(".lock"))
+        if lock is None:
             raise UserError(f"{self.path}: another process is running here; wait for it or stop it first")
         self._lock = lock
         for left in self.path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
@@ -219,6 +230,7 @@ def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str
         "status": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "model": config.model,
+        "plugin": {"path": config["plugin"], "sha256": config["plugin_sha256"]} if config["plugin"] else None,
         "dataset": config.dataset,
         "identity": identity(config),
         "seed": config["seed"],

@@ -85,8 +85,10 @@ class Key:
         return words
 
 
-def keys_of(settings: type) -> dict[str, Key]:
-    """The keys that a settings dataclass declares, by name, in order."""
+def keys_of(settings: type | Mapping[str, Key]) -> dict[str, Key]:
+    """The keys that a settings dataclass declares, by name, in order; keys that are known already stay as they are."""
+    if isinstance(settings, Mapping):
+        return dict(settings)
     hints = typing.get_type_hints(settings)
     return {field.name: Key(field.name, hints[field.name], field) for field in dataclasses.fields(settings)}
 

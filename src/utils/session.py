@@ -16,7 +16,7 @@ from utils.errors import UserError
 from utils.id_mapping import original_ids
 from utils.memory import check_fits
 from utils.quick_start import DatasetShelf, Result, check_resumable, oracle_metrics, other_code, pick_device, run
-from utils.registry import model_class
+from utils.registry import class_of
 from utils.runs import RunFolder, make_folder, write_bytes, write_csv
 from utils.tables import Row, summarize, to_cells, to_markdown, to_records, to_text
 
@@ -102,7 +102,7 @@ def check_all(
         try:
             device = pick_device(config["device"])
             dataset = shelf.get(config, needs_features[config.model])
-            check_fits(config.model, model_class(config.model).memory_needed(config, dataset), device)
+            check_fits(config.model, class_of(config).memory_needed(config, dataset), device)
             if max(config["topk"]) > dataset.n_items:
                 problems.append(
                     f"topk: {max(config['topk'])} is more than the {dataset.n_items} items of '{config.dataset}'"
@@ -126,7 +126,8 @@ def check_all(
         except UserError as error:
             problems += error.problems
             continue
-        for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in dataset.warnings)]:
+        notes = class_of(config).notes_on(config, dataset)
+        for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in [*dataset.warnings, *notes])]:
             if line not in spoken:
                 spoken.add(line)
                 print(line)

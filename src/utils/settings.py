@@ -88,7 +88,7 @@ SETTINGS = (RunSettings, DataSettings, TrainSettings, EvalSettings)
 # Settings that do not change what a run computes, and so are not part of its identity.
 NOT_IDENTITY = {
     "data_path", "output_dir", "cache_dir", "device", "threads", "deterministic", "save_topk", "group_by", "source",
-    "expected", "hyper_parameters", "data_checks", "eval_batch_size",
+    "expected", "hyper_parameters", "data_checks", "eval_batch_size", "plugin",
 }  # fmt: skip
 
 # Keys of published MMRec files that have no meaning here: read, named in a note, and otherwise without effect.
@@ -115,6 +115,12 @@ WITHOUT_EFFECT = {
     "max_position_embeddings": "raw content is not read",
     "layer_norm_eps": "raw content is not read",
     "hidden_dropout_prob": "raw content is not read",
-    "user_graph_dict_file": "user graphs are computed from the training split",
+    "user_graph_dict_file": "only a model with a user graph reads one, and it computes its own unless told otherwise",
     "item_graph_dict_file": "item graphs are computed from the features",
+    "feat_embed_dim": "this model has no such width",
+    "weight_size": "this model has no such widths",
+    "lambda_coeff": "this model has no such weight",
+    "cf_model": "this model has one encoder",
+    "degree_ratio": "MMRec's models do not use it either",
+    "n_layers": "this model has no depth to set under that name",
 }

@@ -158,6 +158,35 @@ class TopKEvaluator:
             tops.append(items.masked_fill(~ranked, -1).cpu().numpy())
         return self.measure(np.concatenate(tops), np.concatenate(hits))
 
+    def in_batches(self, scorer: Scorer) -> Scorer:
+        """For a scorer that is slow to start: one that asks it for `batch_size` users at a time and hands out copies.
+
+        Raises:
+            UserError: if its scores are not [B, I].
+        """
+        users = torch.from_numpy(self.users).to(self.device)
+        begin = end = 0  # of the batch at hand, in users
+        batch = torch.empty(0)
+
+        def tile(wanted: Tensor) -> Tensor:
+            nonlocal begin, end, batch
+            rows = []
+            place = int(torch.searchsorted(users, wanted[0]))
+            stop = place + len(wanted)
+            while place < stop:
+                if not begin <= place < end:
+                    begin, end = place, min(place + self.batch_size, len(users))
+                    batch = scorer(users[begin:end])
+                    if not isinstance(batch, Tensor) or batch.shape != (end - begin, self.n_items):
+                        got = list(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
+                        expected = f"{[end - begin, self.n_items]}, a row per user and a column per item"
+                        raise UserError(f"full_sort_predict: expected scores {expected}, got {got}")
+                rows.append(batch[place - begin : min(stop, end) - begin])
+                place += len(rows[-1])
+            return torch.cat(rows)
+
+        return tile
+
     def measure(self, topk: NDArray[np.int64], hits: NDArray[np.bool_]) -> Evaluation:
         """Computes every metric per user from the ranked lists."""
         values: dict[str, NDArray[np.float64]] = {}

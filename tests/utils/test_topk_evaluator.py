@@ -326,3 +326,26 @@ def test_ranking_of_wide_rows_equals_a_stable_sort(n_values):
     values, order = scores.sort(dim=1, descending=True, stable=True)
     torch.testing.assert_close(best, values[:, :20], rtol=0, atol=0)
     torch.testing.assert_close(columns, order[:, :20], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 20, 1000])
+def test_scorer_asked_in_batches_gives_the_same_and_keeps_its_table(batch_size, monkeypatch):
+    monkeypatch.setattr("utils.topk_evaluator.CPU_ROWS", 7)
+    dataset = random_dataset()
+    evaluator = TopKEvaluator(dataset, "test", tuple(METRICS), (5,), "mmrec", batch_size, CPU)
+    table = scores_of(dataset)[torch.from_numpy(evaluator.users)]
+    asked = []
+
+    def keeper(users):
+        begin = int(np.searchsorted(evaluator.users, int(users[0])))
+        asked.append(len(users))
+        return kept[begin : begin + len(users)]  # a view
+
+    expected = evaluate(dataset, scores_of(dataset), topk=(5,))
+    kept = table.clone()
+    found = evaluator.evaluate(evaluator.in_batches(keeper))
+    np.testing.assert_array_equal(found.topk, expected.topk)
+    np.testing.assert_array_equal(found.hits, expected.hits)
+    assert torch.equal(kept, table)
+    whole, rest = divmod(len(evaluator.users), batch_size)
+    assert asked == [batch_size] * whole + [rest] * (rest > 0)

@@ -1,0 +1,614 @@
+"""Model files from elsewhere, most of them written for MMRec: loading, settings, runs, mistakes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+import yaml
+from cli_tools import (
+    ROOT,
+    contents,
+    copy_of_code,
+    metrics_of,
+    places,
+    run_here,
+    run_process,
+    trained,
+    write_dataset,
+    write_features,
+)
+from helpers import problems_of
+from toys import CPU, N_ITEMS, N_USERS, one_batch, toy_dataset
+
+from common.foreign import ForeignConfig, TrainingData, linked_data
+from utils.config import Request, resolve
+from utils.plugin import load_class, read_model_file
+from utils.quick_start import build_model
+from utils.registry import class_of, model_keys
+from utils.runs import identity, read_torch, write_torch
+
+PLUGINS = Path(__file__).parent / "plugins"
+FEW = ("--epochs", "3", "--quiet")
+SHORT = """
+from common.abstract_recommender import GeneralRecommender
+import torch
+
+
+class {name}(GeneralRecommender):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.table = torch.nn.Parameter(torch.randn(self.n_users, self.n_items))
+
+    def calculate_loss(self, interaction):
+        {loss}
+
+    def full_sort_predict(self, interaction):
+        {scores}
+"""
+
+
+def write_plugin(
+    folder: Path,
+    name: str = "SHORT",
+    loss: str = "return self.table[interaction[0], interaction[2]].mean()",
+    scores: str = "return self.table[interaction[0]]",
+    head: str = "",
+) -> Path:
+    """A model file of a few lines."""
+    path = folder / f"{name.lower()}.py"
+    path.write_text(head + SHORT.format(name=name, loss=loss, scores=scores))
+    return path
+
+
+def settings_of(name: str, **overrides):
+    """The settings of a run of a plugin of tests/plugins on toy data."""
+    file = read_model_file(PLUGINS / f"{name.lower()}.py")
+    values = {"data_path": ["no-such-folder"], "topk": [[5]], "valid_metric": ["Recall@5"], "metrics": [["recall"]]}
+    values |= {key: [value] for key, value in overrides.items()}
+    request = Request([name], ["demo"], values, first_combination=True, plugins={name: file})
+    (config,), _ = resolve(request, {name: model_keys(name, file)})
+    return config
+
+
+def built(name: str, data=None, **overrides):
+    return build_model(settings_of(name, **overrides), data or toy_dataset(), CPU)
+
+
+def scores_of(model):
+    with model.scoring():
+        return model.full_sort_predict((torch.arange(model.n_users),)).clone()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A folder with the data set toy; no test writes into it."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_dataset(folder / "data" / "toy")
+    return folder
+
+
+@pytest.fixture
+def own(shared, tmp_path):
+    """Words for the shared data, and output and cache folders of the test's own."""
+    words = places(shared)
+    words[words.index("--output_dir") + 1] = str(tmp_path / "runs")
+    words[words.index("--cache_dir") + 1] = str(tmp_path / "cache")
+    return words
+
+
+# Running
+
+
+@pytest.mark.parametrize("name", ["graphrank", "contentgraph", "selfpair", "keepslast"])
+def test_file_written_for_mmrec_trains_and_recommends(name, own):
+    outcome = trained("--plugin", PLUGINS / f"{name}.py", "-d", "toy", *own, *FEW)
+    for folder in outcome.folders:
+        found = metrics_of(folder)
+        assert found["status"] == "finished"
+        assert found["epochs"] == 3
+        assert 0 < found["test"]["recall@20"] <= 1
+    assert trained("recommend", folder, "--users", 0, "--k", 3).out.startswith("user 0: ")
+
+
+def test_loss_falls_and_all_parameters_learn(own):
+    (folder,) = trained(
+        "--plugin", PLUGINS / "graphrank.py", "-d", "toy", *own, "--quiet", "--epochs", 30, "--learning_rate", 0.05,
+        "--n_layers", 1,
+    ).folders  # fmt: skip
+    losses = [line.split(",")[2] for line in (folder / "history.csv").read_text().splitlines()[1:]]
+    assert float(losses[-1]) < 0.7 * float(losses[0])
+    names = {"user_embedding.weight", "item_embedding.weight", "_extra_state"}
+    assert set(read_torch(folder / "checkpoint.pt")["model"]) == names
+
+
+def test_lists_that_hyper_parameters_names_are_a_grid_and_other_lists_are_lists(own):
+    outcome = trained("--plugin", PLUGINS / "graphrank.py", PLUGINS / "contentgraph.py", "-d", "toy", *own, *FEW)
+    first, second, third = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in outcome.folders)
+    assert [first["n_layers"], second["n_layers"]] == [1, 2]
+    assert first["lambda"] == 1e-3
+    assert third["layers"] == [8, 4]
+    assert third["learning_rate"] == 0.01, "keys of the harness count too"
+
+
+def test_command_line_sets_keys_of_the_file_and_no_others(own):
+    words = ("--plugin", PLUGINS / "contentgraph.py", "-d", "toy", *own, *FEW)
+    (folder,) = trained(*words, "--knn_k", 2, "--layers", 3, 4, 5, "--cf_model", "mf").folders
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (settings["knn_k"], settings["layers"], settings["cf_model"]) == (2, [3, 4, 5], "mf")
+    outcome = run_here(*words, "--knn_kk", 2)
+    assert (outcome.code, outcome.err) == (
+        2,
+        "error: command line: unknown key '--knn_kk' (did you mean 'knn_k'?)\n",
+    )
+
+
+def test_settings_file_is_found_beside_the_model_in_a_tree_like_mmrec_s_or_given(own, tmp_path):
+    models, configs = tmp_path / "src" / "models", tmp_path / "src" / "configs" / "model"
+    models.mkdir(parents=True)
+    configs.mkdir(parents=True)
+    path = Path(shutil.copy(PLUGINS / "selfpair.py", models))
+    assert read_model_file(path).settings_file is None
+    (configs / "SELFPAIR.yaml").write_text((PLUGINS / "SELFPAIR.yaml").read_text())
+    assert read_model_file(path).settings_file == configs / "SELFPAIR.yaml"
+    shutil.copy(configs / "SELFPAIR.yaml", models)
+    assert read_model_file(path).settings_file == models / "SELFPAIR.yaml"
+    given = tmp_path / "given.yaml"
+    given.write_text((PLUGINS / "SELFPAIR.yaml").read_text().replace("n_layers: 2", "n_layers: 1"))
+    (folder,) = trained("--plugin", path, "--plugin_config", given, "-d", "toy", *own, *FEW).folders
+    assert yaml.safe_load((folder / "config.yaml").read_text())["n_layers"] == 1
+
+
+def test_file_dropped_into_the_tree_is_a_model_like_any_other(shared, tmp_path):
+    source = copy_of_code(tmp_path)
+    shutil.copy(PLUGINS / "graphrank.py", source / "models")
+    shutil.copy(PLUGINS / "GRAPHRANK.yaml", source / "configs" / "model")
+    words = places(shared)
+    words[words.index("--output_dir") + 1] = str(tmp_path / "runs")
+    here = source / "main.py"
+    listed = run_process("--list", main=here)
+    assert "GRAPHRANK" in listed.out
+    outcome = run_process("-m", "graphrank", "BPR", "-d", "toy", *words, *FEW, "--n_layers", 1, main=here)
+    assert outcome.code == 0, outcome.err
+    assert [folder.parent.name for folder in outcome.folders] == ["GRAPHRANK", "BPR"]
+    again = run_process("recommend", outcome.folders[0], "--users", 0, main=here)
+    assert again.code == 0, again.err
+
+
+def test_plugin_and_models_of_the_tree_share_a_comparison(own):
+    outcome = trained("-m", "BPR", "--plugin", PLUGINS / "keepslast.py", "-d", "toy", *own, *FEW)
+    assert [folder.parent.name for folder in outcome.folders] == ["BPR", "KEEPSLAST"]
+    assert "comparison.csv" in outcome.out
+
+
+def test_plugin_goes_before_a_model_of_its_name(own, tmp_path):
+    path = write_plugin(tmp_path, "BPR")
+    outcome = trained("-m", "BPR", "--plugin", path, "-d", "toy", *own, *FEW)
+    assert f"note: BPR is that of {path}, not the project's" in outcome.out
+    (folder,) = outcome.folders
+    assert set(read_torch(folder / "checkpoint.pt")["model"]) == {"table", "_extra_state"}
+
+
+def test_file_of_our_own_kind_can_be_a_plugin_too(own, tmp_path):
+    text = (ROOT / "src" / "models" / "bpr.py").read_text().replace("BPR", "MINE")
+    (tmp_path / "mine.py").write_text(text)
+    shutil.copy(ROOT / "src" / "configs" / "model" / "BPR.yaml", tmp_path / "MINE.yaml")
+    words = ("-d", "toy", *own, *FEW)
+    (ours,) = trained("-m", "BPR", *words).folders
+    (theirs,) = trained("--plugin", tmp_path / "mine.py", *words).folders
+    assert metrics_of(ours) == metrics_of(theirs)
+    assert trained("recommend", theirs, "--users", 0).out.startswith("user 0: ")
+    assert run_here("--plugin", tmp_path / "mine.py", *words, "--reg_weight", "-1").code == 2
+
+
+# Identity, resuming, recommending
+
+
+def test_changed_file_is_another_run_and_an_unchanged_one_is_skipped(own, tmp_path):
+    path = write_plugin(tmp_path)
+    words = ("--plugin", path, "-d", "toy", *own, *FEW)
+    (first,) = trained(*words).folders
+    assert "finished before" in trained(*words, "--resume").out
+    record = json.loads((first / "manifest.json").read_text())["plugin"]
+    assert record == {"path": str(path), "sha256": read_model_file(path).sha256}
+    path.write_text(path.read_text() + "# changed\n")
+    outcome = trained(*words, "--resume")
+    assert "finished before" not in outcome.out
+    assert outcome.folders[0].name != first.name
+    refused = run_here("recommend", first, "--users", 0)
+    assert (refused.code, refused.err) == (2, f"error: {path}: the model file has changed since this run began\n")
+    path.unlink()
+    refused = run_here("recommend", first, "--users", 0)
+    assert (refused.code, refused.err) == (2, f"error: {path}: the model file of this run is gone\n")
+
+
+def test_where_the_file_lies_is_not_part_of_the_identity(tmp_path):
+    here = settings_of("KEEPSLAST")
+    shutil.copy(PLUGINS / "keepslast.py", tmp_path)
+    elsewhere = here.entries | {"plugin": str(tmp_path / "keepslast.py")}
+    assert identity(here) == identity(type(here)(here.model, here.dataset, elsewhere, here.sources))
+
+
+@pytest.mark.parametrize("name", ["selfpair", "keepslast"])
+def test_killed_run_goes_on_to_the_same_numbers(name, own, monkeypatch):
+    from common.trainer import Trainer
+
+    words = ("--plugin", PLUGINS / f"{name}.py", "-d", "toy", *own, "--quiet", "--epochs", 5)
+    (whole,) = trained(*words).folders
+    save = Trainer._save
+
+    def killed(self):
+        save(self)
+        if self.state.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_save", killed)
+    assert run_here(*words).code == 130
+    monkeypatch.setattr(Trainer, "_save", save)
+    outcome = trained(*words, "--resume")
+    assert "continues in" in outcome.out
+    assert metrics_of(outcome.folders[0]) == metrics_of(whole)
+
+
+def test_numbers_are_those_of_the_best_epoch_where_scores_come_from_the_last_batch(own):
+    # At this rate later epochs are worse: had the tables of the last epoch been scored, validation would not agree.
+    words = ("-d", "toy", *own, "--quiet", "--epochs", 12, "--learning_rate", 0.5, "--train_batch_size", 64)
+    (folder,) = trained("--plugin", PLUGINS / "keepslast.py", *words).folders
+    found = metrics_of(folder)
+    lines = (folder / "history.csv").read_text().splitlines()
+    column = lines[0].split(",").index("valid_recall@20")
+    history = [float(line.split(",")[column]) for line in lines[1:]]
+    assert found["best_epoch"] < len(history)
+    assert history[-1] != max(history)
+    assert found["valid"]["recall@20"] == max(history) == history[found["best_epoch"] - 1]
+    extra = read_torch(folder / "checkpoint.pt")["model"]["_extra_state"]
+    assert set(extra) == {"result", "halves"}
+
+
+# What a file finds
+
+
+def test_what_changes_after_building_is_in_the_state_dict_and_comes_back(tmp_path):
+    data = toy_dataset()
+    model = built("KEEPSLAST", data)
+    model.calculate_loss(one_batch(data))
+    assert "result" not in dict(model.named_parameters()), "a plain tensor has taken the parameter's place"
+    expected = scores_of(model)
+    write_torch(tmp_path / "state.pt", model.state_dict())
+    with torch.no_grad():
+        model.ids.add_(1)
+    model.calculate_loss(one_batch(data))
+    assert not torch.equal(scores_of(model), expected)
+    state = read_torch(tmp_path / "state.pt")
+    model.load_state_dict(state)
+    assert torch.equal(scores_of(model), expected)
+    fresh = built("KEEPSLAST", data, seed=5)
+    fresh.load_state_dict(state)
+    assert torch.equal(scores_of(fresh), expected)
+
+
+def test_what_stays_as_built_is_left_out_of_the_state_dict_and_restored_by_building():
+    model = built("SELFPAIR")
+    assert model.state_dict()["_extra_state"] == {}
+    model.pre_epoch_processing()
+    assert model.state_dict()["_extra_state"] == {"epochs_seen": 1}
+    model.load_state_dict(built("SELFPAIR").state_dict())
+    assert model.epochs_seen == 0
+    content = built("CONTENTGRAPH")
+    assert content.state_dict()["_extra_state"] == {}, "neither graphs nor features"
+
+
+def test_state_holds_tensors_in_place_lists_and_nothing_that_needs_code(tmp_path):
+    model = built("SELFPAIR")
+    model.counts = torch.zeros(2)
+    model.encoder.note = {"a": [torch.ones(3)[:1], (1, "x", None)]}
+    model.graph = torch.eye(2).to_sparse()
+    model.matrix = sp.eye(2)
+    write_torch(tmp_path / "x.pt", model.state_dict())
+    extra = read_torch(tmp_path / "x.pt")["_extra_state"]
+    assert set(extra) == {"counts", "encoder.note", "graph"}
+    assert extra["encoder.note"] == {"a": [torch.ones(1), (1, "x", None)]}
+    assert extra["encoder.note"]["a"][0].untyped_storage().nbytes() == 4, "a slice is written alone"
+    assert torch.equal(extra["graph"].to_dense(), torch.eye(2))
+    other = built("SELFPAIR")
+    other.load_state_dict(model.state_dict())
+    assert other.encoder.note == model.encoder.note
+
+
+def test_config_answers_as_mmrec_s_does(tmp_path):
+    data = toy_dataset()
+    config = ForeignConfig(settings_of("SELFPAIR"), data, CPU)
+    assert config["device"] == torch.device("cpu")
+    assert config["no such key"] is None
+    assert "no such key" not in config
+    assert (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"], config["NEG_PREFIX"]) == ("userID", "itemID", "neg_")
+    assert (config["model"], config["dataset"], config["inter_file_name"]) == ("SELFPAIR", "demo", "demo.inter")
+    assert (config["train_batch_size"], config["n_layers"], config["use_neg_sampling"]) == (2048, 2, False)
+    config["n_layers"] = 7
+    assert config["n_layers"] == 7
+    assert len(config) == len(set(config)) > 40
+
+
+def test_training_data_answer_as_mmrec_s_loader_does():
+    data = toy_dataset()
+    loader = TrainingData(ForeignConfig(settings_of("SELFPAIR"), data, CPU), data)
+    users, items = data.train.users, data.train.items
+    assert (loader.dataset.get_user_num(), loader.dataset.get_item_num()) == (N_USERS, N_ITEMS)
+    assert len(loader) == len(users)
+    assert list(loader.dataset.df.columns) == ["userID", "itemID"]
+    assert loader.dataset.df.to_numpy().tolist() == np.stack([users, items], axis=1).tolist()
+    dense = np.zeros((N_USERS, N_ITEMS))
+    dense[users, items] = 1
+    for form in ("coo", "csr"):
+        matrix = loader.inter_matrix(form=form)
+        assert matrix.format == form
+        np.testing.assert_array_equal(matrix.astype(np.float32).toarray(), dense)
+    assert loader.history_items_per_u == {u: set(items[users == u].tolist()) for u in set(users.tolist())}
+    assert (loader.all_items, loader.all_uids.tolist()) == (sorted(set(items.tolist())), sorted(set(users.tolist())))
+
+
+def test_base_class_has_its_attributes_before_any_parameter():
+    model = built("CONTENTGRAPH")
+    data = toy_dataset()
+    assert (model.USER_ID, model.ITEM_ID, model.NEG_ITEM_ID) == ("userID", "itemID", "neg_itemID")
+    assert (model.n_users, model.n_items, model.batch_size) == (N_USERS, N_ITEMS, 2048)
+    np.testing.assert_array_equal(model.v_feat.numpy(), data.features["visual"])
+    np.testing.assert_array_equal(model.t_feat.numpy(), data.features["textual"])
+    without = built("SELFPAIR")
+    assert without.v_feat is without.t_feat is None, "is_multimodal_model: False"
+
+
+def test_features_belong_to_the_model_alone():
+    data = toy_dataset()
+    before = data.features["visual"].copy()
+    model = built("CONTENTGRAPH", data)
+    with torch.no_grad():
+        model.image_embedding.weight.add_(1)
+    np.testing.assert_array_equal(data.features["visual"], before)
+
+
+def test_data_without_text_say_so(tmp_path):
+    folder = write_dataset(tmp_path / "data" / "odd", features=("image", "audio"))
+    outcome = trained("--plugin", PLUGINS / "contentgraph.py", "-d", "odd", *places(tmp_path), *FEW)
+    assert "t_feat is None, acoustic is left out" in outcome.out
+    chosen = ("--modalities", "{visual: image_feat.npy, textual: audio_feat.npy}")
+    outcome = trained("--plugin", PLUGINS / "contentgraph.py", "-d", "odd", *places(tmp_path), *FEW, *chosen)
+    assert "warning" not in outcome.out
+    assert folder.is_dir()
+
+
+def test_file_that_reads_no_features_runs_without_any(tmp_path):
+    write_dataset(tmp_path / "data" / "bare", features=())
+    trained("--plugin", PLUGINS / "keepslast.py", "-d", "bare", *places(tmp_path), *FEW)
+    assert run_here("--plugin", PLUGINS / "contentgraph.py", "-d", "bare", *places(tmp_path), *FEW).code == 2
+
+
+def test_what_a_file_writes_beside_the_data_lands_in_the_cache(tmp_path):
+    data = write_dataset(tmp_path / "data" / "toy")
+    (data / "item_graph_3.pt").write_bytes(b"somebody's own, stale")
+    before = contents(tmp_path / "data")
+    words = ("--plugin", PLUGINS / "contentgraph.py", "-d", "toy", *places(tmp_path), *FEW)
+    trained(*words)
+    assert contents(tmp_path / "data") == before
+    (written,) = (tmp_path / "cache" / "plugins").glob("*/toy/item_graph_3.pt")
+    stamp = written.stat().st_mtime_ns
+    trained(*words)
+    assert written.stat().st_mtime_ns == stamp, "found there by the next run"
+    write_features(data / "image_feat.npy", seed=9)
+    trained(*words)
+    assert len(list((tmp_path / "cache" / "plugins").glob("*/toy/item_graph_3.pt"))) == 2, "other data, other graph"
+
+
+def test_other_settings_have_a_folder_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.foreign.default_cache_path", lambda: tmp_path)
+    data = toy_dataset()
+    one, two = (linked_data(settings_of("CONTENTGRAPH", feat_embed_dim=width), data) for width in (8, 9))
+    assert one != two
+    assert one == linked_data(settings_of("CONTENTGRAPH", seed=4), data)
+
+
+def test_scorer_is_asked_for_whole_batches(own, tmp_path):
+    path = write_plugin(tmp_path, scores="print('asked', len(interaction[0])); return self.table[interaction[0]]")
+    words = ("--plugin", path, "-d", "toy", *own, "--epochs", 1, "--quiet")
+    outcome = trained(*words, "--eval_batch_size", 15)
+    assert re.findall(r"asked (\d+)", outcome.out)[:3] == ["15", "15", "10"]
+
+
+def test_scores_that_a_file_keeps_are_not_written_into(own, tmp_path):
+    body = "self.kept = self.table.detach(); assert self.kept.isfinite().all(); return self.kept"
+    path = write_plugin(tmp_path, scores=body)
+    (folder,) = trained("--plugin", path, "-d", "toy", *own, *FEW).folders
+    trained("recommend", folder)
+
+
+def test_model_that_needs_no_training_is_evaluated_once(own, tmp_path):
+    path = write_plugin(tmp_path, loss="raise AssertionError")
+    (tmp_path / "SHORT.yaml").write_text("req_training: False\n")
+    (folder,) = trained("--plugin", path, "-d", "toy", *own, *FEW).folders
+    assert metrics_of(folder)["epochs"] == 1
+
+
+# Stand-ins
+
+
+def test_removed_names_are_there_for_the_file_and_for_nobody_else(own, tmp_path):
+    head = (
+        "import numpy, numpy as np, scipy, scipy.sparse, scipy.sparse as sp\n"
+        "from numpy import float as plain\n"
+        "from scipy import sparse\n"
+        "import torch_scatter\n"
+        "assert np.float is plain is float and np.int is int and np.Inf == numpy.inf and np.float_ is np.float64\n"
+        "assert np.array is numpy.array and isinstance(np.zeros(2), np.ndarray) and np.linalg.norm([3, 4]) == 5\n"
+        "assert sparse is sp is scipy.sparse and sp.issparse(sp.dok_matrix((1, 1)))\n"
+        "def later():\n"
+        "    import numpy as inside\n"
+        "    return inside.product([2, 3])\n"
+        "assert later() == 6\n"
+    )
+    trained("--plugin", write_plugin(tmp_path, head=head), "-d", "toy", *own, *FEW)
+    assert not hasattr(np, "float")
+    assert not hasattr(np, "product")
+    assert not hasattr(sp.dok_matrix((1, 1)), "_update")
+    assert "torch_scatter" not in sys.modules
+    assert __import__("numpy") is np
+
+
+def test_dok_matrix_takes_entries_at_once():
+    file = read_model_file(PLUGINS / "graphrank.py")
+    dok = vars(sys.modules[load_class(file).__module__])["sp"].dok_matrix
+    matrix = dok((2, 3), dtype=np.float32)
+    matrix._update({(0, 1): 1, (1, 2): 4})
+    expected = [[0, 1, 0], [0, 0, 4]]
+    assert matrix.toarray().tolist() == expected
+    assert matrix.T.tocsr().toarray().T.tolist() == expected
+    assert (matrix > 0).sum() == 2
+    assert matrix.dtype == np.float32
+
+
+def test_a_missing_import_that_a_file_catches_is_its_own_affair(own, tmp_path):
+    head = "try:\n    import no_such_package\nexcept ImportError:\n    no_such_package = None\n"
+    trained("--plugin", write_plugin(tmp_path, head=head), "-d", "toy", *own, *FEW)
+
+
+def test_file_is_imported_once_and_leaves_nothing_beside_it(tmp_path):
+    path = write_plugin(tmp_path)
+    assert load_class(read_model_file(path)) is load_class(read_model_file(path))
+    assert sorted(tmp_path.iterdir()) == [path]
+    assert "short" not in sys.modules
+
+
+def test_class_of_a_run_is_that_of_its_file():
+    assert class_of(settings_of("SELFPAIR")) is load_class(read_model_file(PLUGINS / "selfpair.py"))
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1\ny = (", "{path}, line 2: not Python: '(' was never closed"),
+        ("class Other: pass", "{path}: expected a class with the file's name, short in upper or lower case; it has Other"),
+        ("x = 1", "{path}: expected a class with the file's name, short in upper or lower case; it has no class at all"),
+        ("class SHORT: pass", "{path}: SHORT is no model: expected a class derived from "
+         "common.abstract_recommender.GeneralRecommender"),
+        ("import re\nimport no_such.thing\nclass SHORT: pass",
+         "{path}, line 2: needs the package 'no_such', which is not installed; pip install no_such"),
+        ("import sklearn.nothing\nclass SHORT: pass",
+         "{path}, line 1: needs the package 'sklearn', which is not installed; pip install scikit-learn"),
+        ("from utils.utils import magic\nclass SHORT: pass", "{path}, line 1: cannot import name 'magic'"),
+        ("from common.magic import x\nclass SHORT: pass", "{path}, line 1: No module named 'common.magic'; what of "
+         "MMRec's own modules is offered here is in docs/plugins.md"),
+        ("1 / 0\nclass SHORT: pass", "{path}, line 1: ZeroDivisionError: division by zero"),
+    ],
+)  # fmt: skip
+def test_file_that_is_no_model_is_told_in_one_line(text, told, own, tmp_path):
+    path = tmp_path / "short.py"
+    path.write_text(text)
+    outcome = run_here("--plugin", path, "-d", "toy", *own, *FEW)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {told.format(path=path)}")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "scores", "told"),
+    [
+        ("return undefined", "pass", "{path}, line 12: NameError: name 'undefined' is not defined"),
+        ("return self.table.sum()", "return None + 1", "{path}, line 15: TypeError: "),
+        (
+            "return self.table.sum()",
+            "return self.table[0]",
+            "full_sort_predict: expected scores [40, 55], a row per user",
+        ),
+        ("return self.table", "pass", "{path}: expected calculate_loss to return a number with a gradient"),
+        ("return [self.table.sum()]", "pass", "{path}: expected calculate_loss to return a number with a gradient"),
+        (
+            "return self.table.detach().sum()",
+            "pass",
+            "{path}: expected calculate_loss to return a number with a gradient",
+        ),
+    ],
+)
+def test_what_a_file_does_wrong_in_a_run_is_told_with_its_line(loss, scores, told, own, tmp_path):
+    path = write_plugin(tmp_path, loss=loss, scores=scores)
+    outcome = run_here("--plugin", path, "-d", "toy", *own, *FEW)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {told.format(path=path)}")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+@pytest.mark.parametrize("call", [".cuda()", ".to('cuda')", ".to('cuda:0')"])
+def test_file_that_asks_for_cuda_whatever_the_device(call, own, tmp_path):
+    path = write_plugin(tmp_path, loss=f"return self.table{call}.sum()")
+    outcome = run_here("--plugin", path, "-d", "toy", *own, *FEW)
+    assert outcome.code == 2
+    assert outcome.err.startswith(
+        f"error: {path}, line 12: asks for CUDA whatever the device, and this machine has none"
+    )
+
+
+def test_key_that_nobody_sets_is_none_and_the_error_says_so(own, tmp_path):
+    path = Path(shutil.copy(PLUGINS / "graphrank.py", tmp_path))
+    outcome = run_here("--plugin", path, "-d", "toy", *own, *FEW)
+    assert outcome.code == 2
+    assert f"{path}, line " in outcome.err
+    assert "embedding_size" not in outcome.err
+    trained("--plugin", path, "-d", "toy", *own, *FEW, "--embedding_size", 4, "--n_layers", 1, "--lambda", 0.1)
+
+
+def test_mistakes_of_the_command_line(own, tmp_path):
+    path = write_plugin(tmp_path)
+    twin = tmp_path / "twin"
+    twin.mkdir()
+    words = ("-d", "toy", *own, *FEW)
+    cases = {
+        ("--plugin", tmp_path / "none.py"): "none.py: cannot be read as a model file (No such file or directory)",
+        ("--plugin", path, "--plugin_config", path, path): "expected a file for each --plugin (1), got 2",
+        ("--plugin", path, write_plugin(twin)): "are both called SHORT",
+        ("--plugin", path, "-m", "SHORTT"): "unknown model 'SHORTT' (did you mean 'SHORT'?)",
+        ("--plugin_config", path): "expected a file for each --plugin (0), got 1",
+    }
+    for given, told in cases.items():
+        outcome = run_here(*given, *words)
+        assert outcome.code == 2, given
+        assert told in outcome.err, given
+    (tmp_path / "SHORT.yaml").write_text("use_full_sampling: True\n")
+    assert "use_full_sampling: batches of that kind are not offered" in run_here("--plugin", path, *words).err
+
+
+def test_file_that_changes_while_the_command_runs_is_refused(tmp_path):
+    path = write_plugin(tmp_path)
+    config = settings_of("KEEPSLAST")
+    changed = type(config)("SHORT", "demo", config.entries | {"plugin": str(path)}, config.sources)
+    assert problems_of(lambda: class_of(changed)) == [f"{path}: the model file has changed since this run began"]
+
+
+def test_help_shows_the_keys_of_a_file():
+    out = trained("--plugin", PLUGINS / "contentgraph.py", "--help").out
+    keys = out.partition("keys of CONTENTGRAPH")[2]
+    assert "--knn_k [3]" in keys
+    assert "--layers [[8, 4]]" in keys
+    assert "--epochs" not in keys
+
+
+# Mistakes of our own stay tracebacks
+
+
+def test_error_outside_a_plugin_is_not_blamed_on_it(own, tmp_path, monkeypatch):
+    path = write_plugin(tmp_path)
+
+    def broken(*_):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("common.trainer.Trainer.restore_best", broken)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        run_here("--plugin", path, "-d", "toy", *own, *FEW)
