@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 Row = list[float]
 Rows = list[Row]
@@ -68,6 +68,86 @@ def mean_of_layers(a: Matrix, x: Rows, n_layers: int) -> Rows:
     return rows
 
 
+def weighted_item_graph(rows: Rows, k: int) -> Matrix:
+    """The k largest cosines of each row, itself first, as weights, over the square roots of both rows' sums."""
+    n = len(rows)
+    units = [unit(row) for row in rows]
+    kept = np.zeros((n, n))
+    for i in range(n):
+        others = [j for j in range(n) if j != i and any(rows[i]) and any(rows[j])]
+        kept[i, i] = 1
+        for j in sorted(others, key=lambda j: -dot(units[i], units[j]))[: k - 1]:
+            kept[i, j] = dot(units[i], units[j])
+    return dense_normalized(kept)
+
+
+def co_user_lists(users: Iterable[int], items: Iterable[int], n_users: int, k: int) -> list[list[tuple[int, int]]]:
+    """For each user [(co-user, number of shared items)] by descending number, then ascending id, the first k."""
+    owned: list[set[int]] = [set() for _ in range(n_users)]
+    for user, item in zip(users, items, strict=True):
+        owned[user].add(item)
+    found = []
+    for user, mine in enumerate(owned):
+        shared = [(other, len(mine & theirs)) for other, theirs in enumerate(owned) if other != user and mine & theirs]
+        found.append(sorted(shared, key=lambda pair: (-pair[1], pair[0]))[:k])
+    return found
+
+
+def co_user_weights(lists: list[list[tuple[int, int]]], k: int, seed: int | None) -> Matrix:
+    """The user graph [U, U] slot by slot, with the source's random numbers; without a seed, a slot for each listed user."""
+    s = np.zeros((len(lists), len(lists)))
+    uniform: Rows = []
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        uniform = torch.rand(k, len(lists), generator=generator, dtype=torch.float64).tolist()
+    for user, pairs in enumerate(lists):
+        slots = sorted(pairs)
+        for place in range(len(pairs), k if pairs and uniform else 0):
+            slots.append(slots[int(uniform[place][user] * place)])
+        total = sum(math.exp(count) for _, count in slots)
+        for other, count in slots:
+            s[user, other] += math.exp(count) / total
+    return s
+
+
+def preferences_and_content(nodes: nn.Module, features: Rows) -> Rows:
+    """Users' preferences, then items' features through two layers with a leaky rectifier between, as unit rows."""
+    first, second = nodes.get_submodule("first"), nodes.get_submodule("second")
+    assert isinstance(first, nn.Linear)
+    assert isinstance(second, nn.Linear)
+    hidden = [[max(value, 0.01 * value) for value in affine(row, first)] for row in features]
+    return [unit(row) for row in rows_of(nodes.get_parameter("preference")) + [affine(row, second) for row in hidden]]
+
+
+# Layers
+
+
+def affine(row: Row, layer: nn.Linear) -> Row:
+    """W x + b, or W x for a layer without b."""
+    bias = layer.bias.tolist() if layer.bias is not None else [0.0] * layer.out_features
+    return [dot(weights, row) + b for weights, b in zip(rows_of(layer.weight), bias, strict=True)]
+
+
+def gate(row: Row, layer: nn.Linear) -> Row:
+    """sigmoid(W x + b)."""
+    return [sigmoid(value) for value in affine(row, layer)]
+
+
+def softmax(row: Row) -> Row:
+    total = sum(math.exp(value) for value in row)
+    return [math.exp(value) / total for value in row]
+
+
+def times(*rows: Row) -> Row:
+    """The element-wise product."""
+    return [math.prod(values) for values in zip(*rows, strict=True)]
+
+
+def plus(*rows: Row) -> Row:
+    """The element-wise sum."""
+    return [sum(values) for values in zip(*rows, strict=True)]
+
+
 # Losses
 
 
@@ -106,6 +186,19 @@ def info_nce(first: Rows, second: Rows, scale: float) -> float:
         for a, b in ((one, other), (other, one))
         for i in range(size)
     ]
+    return sum(terms) / len(terms)
+
+
+def log_sigmoid_bpr(pos_scores: Sequence[float], neg_scores: Sequence[float]) -> float:
+    """mean of -log sigmoid(s_ui - s_uj)."""
+    terms = [-math.log(sigmoid(pos - neg)) for pos, neg in zip(pos_scores, neg_scores, strict=True)]
+    return sum(terms) / len(terms)
+
+
+def one_way_info_nce(anchors: Rows, candidates: Rows, temperature: float) -> float:
+    """mean_b of -log exp(c_bb / t) / sum_c exp(c_bc / t) with cosines c."""
+    one, other = [unit(row) for row in anchors], [unit(row) for row in candidates]
+    terms = [cross_entropy([dot(a, c) / temperature for c in other], b) for b, a in enumerate(one)]
     return sum(terms) / len(terms)
 
 

@@ -26,7 +26,19 @@ N_USERS, N_ITEMS = 31, 23
 WIDTHS = {"visual": 6, "textual": 5, "acoustic": 7}
 BOTH = ("visual", "textual")
 
-SMALL: dict[str, dict[str, Any]] = {"GTC": {"noise_steps": 20, "denoiser_widths": [12, 10]}}
+SMALL: dict[str, dict[str, Any]] = {
+    "DRAGON": {"knn_k": 3},
+    "GTC": {"noise_steps": 20, "denoiser_widths": [12, 10]},
+    "FREEDOM": {"knn_k": 3},
+    "MGCN": {"knn_k": 3},
+    "PGL": {"knn_k": 3},
+    "LATTICE": {"feat_embed_dim": 10, "knn_k": 3},
+    "GRCN": {"latent_embedding": 10},
+    "MMGCN": {"visual_width": 12},
+    "ItemKNN": {"knn_k": 30},  # all: where equals are cut, the smaller id decides, which relabelling would show
+    "EASE": {"reg_weight": 5.0},
+    "SMORE": {"n_ui_layers": 2, "image_knn_k": 4, "text_knn_k": 3},
+}
 
 
 def make_config(model: str, **overrides: Any) -> Config:

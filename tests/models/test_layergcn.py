@@ -1,0 +1,189 @@
+"""LayerGCN's loss, scores and pruning from their formulas, on a dense graph."""
+
+import math
+
+import naive
+import numpy as np
+import pytest
+import torch
+from naive import dot, rows_of, sigmoid, unit
+from toys import N_ITEMS, N_USERS, all_scores, build, on_double, one_batch, toy_dataset
+
+from models.layergcn import refine
+
+SHARE = 0.3
+
+
+def kept_edges(data, odds, share=SHARE):
+    """The interactions that are next kept: the smallest of exponential variables over odds."""
+    draws = torch.empty(len(odds), dtype=torch.float64).exponential_().tolist()
+    order = sorted(range(len(odds)), key=lambda e: draws[e] / odds[e])[: int(len(odds) * (1 - share))]
+    return [data.train.users[e] for e in order], [data.train.items[e] for e in order]
+
+
+def odds_of(data, pruning):
+    users, items = data.train.users.tolist(), data.train.items.tolist()
+    if pruning == "uniform":
+        return [1.0] * len(users)
+    return [1 / math.sqrt(users.count(u) * items.count(i)) for u, i in zip(users, items, strict=True)]
+
+
+def refined(edges, ego, n_layers):
+    """sum_{l=1..L} X^l with X^l_v = cos((G X^(l-1))_v, X^0_v) (G X^(l-1))_v; the graph in float32, as the source has it."""
+    a = naive.dense_normalized(naive.dense_adjacency(*edges, N_USERS, N_ITEMS)).astype(np.float32).astype(np.float64)
+    layer, total = ego, [[0.0] * len(ego[0]) for _ in ego]
+    for _ in range(n_layers):
+        received = (a @ np.asarray(layer)).tolist()
+        layer = [[dot(unit(z), unit(x)) * value for value in z] for z, x in zip(received, ego, strict=True)]
+        total = [[s + x for s, x in zip(*rows, strict=True)] for rows in zip(total, layer, strict=True)]
+    return total
+
+
+@pytest.mark.parametrize("n_layers", [1, 4])
+@pytest.mark.parametrize("pruning", ["degree", "uniform"])
+def test_loss_and_scores_are_those_of_the_specification(pruning, n_layers):
+    data = toy_dataset([])
+    options = {"n_ui_layers": n_layers, "edge_dropout": SHARE, "pruning": pruning, "reg_weight": 0.3}
+    model = on_double(build("LayerGCN", data, **options))
+    torch.manual_seed(3)
+    model.pre_epoch_processing()
+    torch.manual_seed(3)
+    edges = kept_edges(data, odds_of(data, pruning))
+    ego = rows_of(model.user_embedding) + rows_of(model.item_embedding)
+    nodes = refined(edges, ego, n_layers)
+    batch = one_batch(data, 12)
+    expected = {"bpr": 0.0, "reg": 0.0}
+    for u, i, j in batch.T.tolist():
+        user, pos, neg = nodes[u], nodes[N_USERS + i], nodes[N_USERS + j]
+        expected["bpr"] -= math.log(sigmoid(dot(user, pos) - dot(user, neg)))
+        expected["reg"] += 0.3 * naive.sum_of_squares([ego[u], ego[N_USERS + i], ego[N_USERS + j]]) / 2
+    terms = model.calculate_loss(batch)
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-12)
+    full = refined((data.train.users, data.train.items), ego, n_layers)
+    scores = torch.tensor([[dot(u, i) for i in full[N_USERS:]] for u in full[:N_USERS]], dtype=torch.float64)
+    torch.testing.assert_close(all_scores(model), scores)
+
+
+def test_both_terms_are_sums_over_the_batch():
+    data = toy_dataset([])
+    model = on_double(build("LayerGCN", data))
+    batch = one_batch(data, 10)
+    once, twice = model.calculate_loss(batch), model.calculate_loss(torch.cat([batch, batch], dim=1))
+    for name, term in once.items():
+        assert twice[name].item() == pytest.approx(2 * term.item(), rel=1e-12)
+
+
+def test_gradients_flow_through_the_similarities():
+    data = toy_dataset([])
+    model = on_double(build("LayerGCN", data, n_ui_layers=2))
+    ego = torch.cat([model.user_embedding, model.item_embedding]).detach().requires_grad_()
+    users, items = data.train.users, data.train.items
+    a = naive.dense_normalized(naive.dense_adjacency(users, items, N_USERS, N_ITEMS)).astype(np.float32)
+    layer, total = ego, 0
+    for _ in range(2):
+        received = torch.from_numpy(a).double() @ layer
+        lengths = (received.norm(dim=1) * ego.norm(dim=1)).clamp(min=1e-8)
+        layer = ((received * ego).sum(1) / lengths)[:, None] * received
+        total = total + layer
+    weights = torch.randn(total.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    # The last user and item have no interaction, where a length of zero has no derivative.
+    weights[[N_USERS - 1, -1, -2]] = 0
+    linked = torch.from_numpy(a.any(axis=1))
+    expected = torch.autograd.grad((total * weights)[linked].sum(), ego)[0]
+    found = torch.autograd.grad((torch.cat(model()) * weights)[linked].sum(), [*model.parameters()])
+    torch.testing.assert_close(torch.cat(found)[linked], expected[linked])
+
+
+def test_nodes_without_interactions_come_out_as_zeros():
+    users, items = build("LayerGCN", toy_dataset([])).eval()()
+    assert not users[-1].any()
+    assert not items[-1].any()
+    assert users[:-1].any(dim=1).all()
+
+
+def test_alternate_takes_turns_and_goes_on_after_a_checkpoint():
+    data = toy_dataset([])
+    model = build("LayerGCN", data, pruning="alternate", edge_dropout=SHARE)
+
+    def check_next(turn, subject):
+        torch.manual_seed(5)
+        subject.pre_epoch_processing()
+        torch.manual_seed(5)
+        edges = kept_edges(data, odds_of(data, turn))
+        a = naive.dense_adjacency(*edges, N_USERS, N_ITEMS)
+        graph = subject.training_graph
+        counts = np.diff(graph.offsets.numpy())
+        assert np.array_equal(np.repeat(np.arange(len(a)), counts), a.nonzero()[0])
+        assert np.array_equal(graph.columns.numpy(), a.nonzero()[1])
+
+    check_next("degree", model)
+    check_next("uniform", model)
+    check_next("degree", model)
+    other = build("LayerGCN", data, pruning="alternate", edge_dropout=SHARE)
+    other.load_state_dict(model.state_dict())
+    check_next("uniform", other)
+    check_next("degree", other)
+
+
+@pytest.mark.parametrize("pruning", ["degree", "uniform"])
+def test_the_share_of_interactions_kept_by_their_items_degree(pruning):
+    data = toy_dataset([])
+    model = build("LayerGCN", data, pruning=pruning, edge_dropout=0.5)
+    degree = np.bincount(data.train.items, minlength=N_ITEMS)
+    kept = np.zeros(N_ITEMS)
+    for _ in range(300):
+        model.pre_epoch_processing()
+        assert len(model.training_graph.weights) == 2 * int(len(data.train) * 0.5)
+        kept += np.diff(model.training_graph.offsets.numpy())[N_USERS:]
+    seen = degree > 0
+    share = kept[seen] / degree[seen] / 300
+    if pruning == "degree":
+        assert np.corrcoef(share, degree[seen] ** -0.5)[0, 1] > 0.9
+        assert np.ptp(share) > 0.2
+    else:
+        assert np.abs(share - 0.5).max() < 0.12  # four deviations of a share among 300 draws
+
+
+def test_nothing_is_drawn_without_edge_dropout():
+    model = build("LayerGCN", toy_dataset([]), edge_dropout=0.0)
+    state = torch.get_rng_state()
+    model.pre_epoch_processing()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training_graph is model.graph
+
+
+def test_published_configurations_use_other_names():
+    options = build("LayerGCN", toy_dataset([]), n_layers=3, dropout=0.2).options
+    assert (options.n_ui_layers, options.edge_dropout) == (3, 0.2)
+
+
+def test_the_derivative_of_the_refinement():
+    random = torch.Generator().manual_seed(1)
+    z, ego = (torch.randn(6, 4, dtype=torch.float64, generator=random).requires_grad_() for _ in range(2))
+    assert torch.autograd.gradcheck(refine, (z, ego))
+    similarities = torch.nn.functional.cosine_similarity(z, ego, dim=1)
+    torch.testing.assert_close(refine(z, ego), similarities[:, None] * z)
+    assert similarities.min() < 0 < similarities.max()
+
+
+def test_the_refinement_of_rows_too_short_for_a_cosine():
+    z, ego = torch.zeros(3, 4, dtype=torch.float64), torch.ones(3, 4, dtype=torch.float64)
+    z[1], ego[2] = 1e-10, 0
+    z.requires_grad_()
+    ego.requires_grad_()
+    out = refine(z, ego)
+    # cos = <z, ego> / 1e-8 where the product of lengths is less.
+    torch.testing.assert_close(out.detach()[1], z.detach()[1] * 4e-10 / 1e-8)
+    assert not out[[0, 2]].any()
+    by_z, by_ego = torch.autograd.grad(out.sum(), [z, ego])
+    # d/dz_k of <z, 1> z_l 1e8 summed over l: 1e8 (sum_l z_l + <z, 1>), both 4e-10.
+    torch.testing.assert_close(by_z[1], torch.full((4,), 0.08, dtype=torch.float64))
+    torch.testing.assert_close(by_ego[1], torch.full((4,), 1e8 * 1e-10 * 4e-10, dtype=torch.float64))
+    assert not by_z[0].any()
+    assert torch.isfinite(by_ego).all()
+
+
+def test_a_second_derivative_of_the_refinement_is_refused():
+    z = torch.randn(3, 4).requires_grad_()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(refine(z, torch.ones(3, 4)).sum(), z, create_graph=True)
