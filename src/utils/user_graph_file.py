@@ -42,9 +42,8 @@ def read_user_graph(path: Path, train: sp.csr_matrix) -> sp.csr_matrix:
             f"{path.name}: a .npy user graph holds a pickle, which is not read; convert it by "
             f"`{COMMAND} {path} {path.with_suffix('.npz')}` and name the .npz as user_graph_file"
         )
-    graph = _read_arrays(path, train.shape[0])
-    rows = np.repeat(np.arange(train.shape[0]), graph.indptr[1:] - graph.indptr[:-1])
-    true = shared_items(train, rows, graph.indices)
+    graph = read_arrays(path, train.shape[0])
+    rows, true = shared_in_training(graph, train)
     wrong = np.flatnonzero(graph.data > true)
     if len(wrong):
         at = int(wrong[0])
@@ -57,7 +56,18 @@ def read_user_graph(path: Path, train: sp.csr_matrix) -> sp.csr_matrix:
     return graph
 
 
-def _read_arrays(path: Path, n_users: int) -> sp.csr_matrix:
+def shared_in_training(graph: sp.csr_matrix, train: sp.csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each pair of a graph [U, U]: its row, and how many training items the two share; int64 [E] each."""
+    rows = np.repeat(np.arange(train.shape[0]), graph.indptr[1:] - graph.indptr[:-1])
+    return rows, shared_items(train, rows, graph.indices)
+
+
+def read_arrays(path: Path, n_users: int) -> sp.csr_matrix:
+    """The graph of a file as counts [U, U], each row in the order of the file; nothing but its format is checked.
+
+    Raises:
+        UserError: if it is not of the format or does not fit the users.
+    """
     try:
         # Opened here, since np.load leaves a damaged file open.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:

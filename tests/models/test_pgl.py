@@ -281,11 +281,10 @@ def test_global_mode_refuses_a_rank_that_splits_pairs_or_is_too_large(width):
 
 
 def test_published_configurations_keep_working():
-    data = toy_dataset()
-    model = build("PGL", data, dropout=0.05, feat_embed_dim=8)
-    assert model.options.embedding_dropout == 0.05
-    with pytest.raises(UserError, match="feat_embed_dim is 16, expected the embedding_size, 8"):
-        build("PGL", data, feat_embed_dim=16)
+    assert build("PGL", toy_dataset(), dropout=0.05).options.embedding_dropout == 0.05
+
+
+def test_the_mode_is_one_of_two_words():
     with pytest.raises(UserError, match="local, global"):
         make_config("PGL", mode="l")
 

@@ -1,7 +1,7 @@
 """Seconds per training epoch and per evaluation of every model, and large data within memory.
 
-    python benchmarks/models.py --data_path DIR [-d tiktok] [--models GTC FREEDOM ...] [--rounds 3]
-    python benchmarks/models.py --large [--models FREEDOM MGCN BM3 DRAGON]
+    python benchmarks/baselines.py --data_path DIR [-d tiktok] [--models GTC FREEDOM ...] [--rounds 3]
+    python benchmarks/baselines.py --large [--models FREEDOM MGCN BM3 DRAGON]
 
 The first prints, for each model, its default settings' training epoch (batches, steps and per-epoch work) and evaluation of
 the validation split beside LightGCN's, both taking turns in a process of their own. The second builds each model on
