@@ -274,7 +274,7 @@ def test_sums_of_a_pattern_are_those_of_rows_and_columns(rectangle):
 
 @pytest.mark.parametrize("block", [1, 5, 10**6])
 def test_dots_of_a_pattern_are_those_of_its_pairs(rectangle, block, monkeypatch):
-    monkeypatch.setattr(graph, "EDGE_BLOCK", block)
+    monkeypatch.setattr(graph, "EDGE_BLOCK", {"cpu": block})
     pattern, values = pattern_of(rectangle)
     left = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     right = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
