@@ -22,6 +22,7 @@ from utils.topk_evaluator import Evaluation, TopKEvaluator
 CHECK_EVERY = 50  # steps between two looks at the losses: on a GPU each look waits for it
 
 Progress = Callable[[int, float, dict[str, float]], None]
+Analyse = Callable[[GeneralRecommender], dict[str, float]]
 
 
 class Diverged(Exception):
@@ -113,6 +114,7 @@ class Trainer:
         validator: evaluates the validation split.
         folder: of the run.
         progress: called as progress(epoch, share of the epoch done, what to show).
+        analyse: gives more columns for the model at each evaluation; it must neither change it nor draw.
     """
 
     def __init__(
@@ -123,9 +125,12 @@ class Trainer:
         validator: TopKEvaluator,
         folder: RunFolder,
         progress: Progress,
+        analyse: Analyse | None = None,
     ) -> None:
         self.config, self.model, self.loader = config, model, loader
         self.validator, self.folder, self.progress = validator, folder, progress
+        self.analyse = analyse
+        self.record: Callable[[dict[str, Any]], None] | None = None  # is given each new row of the history
         self.valid_metric = config["valid_metric"].lower()
         self.optimizer = make_optimizer(config, model)
         gamma, period = config["learning_rate_scheduler"]
@@ -153,10 +158,13 @@ class Trainer:
                 row |= self._validate()
                 row["eval_seconds"] = time.perf_counter() - middle
                 state.eval_seconds += row["eval_seconds"]
+                row |= self.analyse(self.model) if self.analyse else {}
             state.train_seconds += row["train_seconds"]
             state.history.append(row)
             state.epoch += 1
             self._save()
+            if self.record:
+                self.record(row)
             self.progress(state.epoch, 0.0, self._shown(row))
 
     def _train_epoch(self) -> dict[str, float]:

@@ -27,6 +27,7 @@ usage: main.py -m MODEL [MODEL ...] -d DATASET [DATASET ...] [options] [--KEY VA
        main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--n_users N ...]
        main.py study FILE.yaml [--workers N] [--launcher local|ray] [--dry_run] [--output_dir DIR] [--data_path DIR]
        main.py report STUDY_FOLDER
+       main.py audit DATASET [--data_path DIR] [--user_graph_file FILE.npz] [--random_split] [--output FILE.json]
        main.py convert_user_graph user_graph_dict.npy OUT.npz
        main.py --list | --help
 
@@ -148,7 +149,7 @@ def _terminate(number: int, frame: Any) -> None:
 def _dispatch(arguments: list[str]) -> int:
     commands = {
         "train": _train, "study": _study, "report": _report, "recommend": _recommend, "generate": _generate,
-        "convert_user_graph": _convert_user_graph,
+        "convert_user_graph": _convert_user_graph, "audit": _audit,
     }  # fmt: skip
     if arguments and not arguments[0].startswith("-"):
         command = arguments[0]
@@ -431,6 +432,42 @@ def _convert_user_graph(arguments: list[str]) -> int:
     print(f"written to {target}: {n_users:,} users, {n_pairs:,} co-users")
     print(f"use it by --user_graph_file {target.absolute()}")
     return 0
+
+
+def _audit(arguments: list[str]) -> int:
+    usage = "audit DATASET [--data_path DIR] [--user_graph_file FILE.npz] [--random_split] [--output FILE.json]"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: main.py {usage}\n\nChecks a data set and its split for leakage; exit code 1 where it finds some."
+        )
+        return 0
+    if arguments[0].startswith("-"):
+        raise UserError(f"audit: the name of the data set is missing; usage: {usage}")
+    words = take_apart(arguments[1:], ("random_split",))
+    known = ("data_path", "user_graph_file", "output", "random_split")
+    problems = [f"audit: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known]
+    problems += [
+        f"audit: --{n}: a value is missing" for n, values in words.options.items() if n in known and not values
+    ]
+    if problems:
+        raise UserError(*problems)
+    data_path, graph, output = (words.one(name) for name in ("data_path", "user_graph_file", "output"))
+    # Read before, so that a place that cannot be written to costs no work.
+    target = Path(output).expanduser() if output else None
+    if target and (target.is_dir() or not target.parent.is_dir()):
+        raise UserError(f"audit: --output: expected a file to write in a folder that is there, got {target}")
+    overrides = {"data_path": [data_path]} if data_path else {}
+    (config,), _ = resolve(Request(["audit"], [arguments[0]], overrides), {"audit": None})
+
+    from utils.audit import audit, table
+    from utils.runs import write_json
+
+    result = audit(config, Path(graph).expanduser() if graph else None, "random_split" in words.flags)
+    print(f"{table(result.checks)}\n\n{result.sentence()}")
+    if target:
+        write_json(target, result.record())
+        print(f"written to {target}")
+    return 1 if result.leaks else 0
 
 
 def config_of(folder: Path, changed: Mapping[str, Any]) -> Config:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from utils.cache import ArrayCache, Arrays
 from utils.errors import UserError, nearest
+from utils.modality_input import changed_features
 from utils.paths import default_cache_path
 from utils.synthetic import SyntheticSpec, Truth, generate
 from utils.user_graph_file import read_user_graph
@@ -57,6 +58,7 @@ class Dataset:
         truth: what a generated data set was made from, for the oracle; None for real data.
         user_graph: the user's own co-occurrence counts [U, U], rows best first, for a model with the key
             `user_graph_file`; None: such a model computes them.
+        inputs: modality name to what stands in for its features, where that is not the features themselves.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Dataset:
     feature_files: dict[str, str] = field(default_factory=dict)
     cache: ArrayCache | None = None
     user_graph: sp.csr_matrix | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
 
     @property
     def train(self) -> Split:
@@ -129,7 +132,9 @@ class Dataset:
         ]
         for name, matrix in self.features.items():
             zero = int((~matrix.any(axis=1)).sum())
-            lines.append(f"  {name}: {matrix.shape[1]} features" + (f", {zero:,} rows all zero" if zero else ""))
+            instead = f", {self.inputs[name]} in their place" if name in self.inputs else ""
+            zeros = f", {zero:,} rows all zero" if zero else ""
+            lines.append(f"  {name}: {matrix.shape[1]} features{instead}{zeros}")
         return lines
 
 
@@ -153,6 +158,9 @@ def load_dataset(config: Config, needs_features: bool = True) -> Dataset:
         UserError: with one line for each thing that is wrong with the files.
     """
     dataset = _generated(config, needs_features) if config["synthetic"] is not None else _read(config, needs_features)
+    if needs_features and config["modality_input"]:
+        dataset.features = changed_features(dataset.features, config["modality_input"])
+        dataset.inputs = {name: word for name, word in config["modality_input"].items() if word != "real"}
     if config["user_graph_file"] is not None:
         dataset.user_graph = _own_user_graph(config, dataset)
     dataset.cache = ArrayCache(Path(config["cache_dir"]) if config["cache_dir"] else default_cache_path())
@@ -172,15 +180,24 @@ def _own_user_graph(config: Config, dataset: Dataset) -> sp.csr_matrix | None:
     return read_user_graph(path, dataset.inter_matrix("csr"))
 
 
-def _generated(config: Config, needs_features: bool) -> Dataset:
+def synthetic_spec(content: Mapping[str, Any]) -> SyntheticSpec:
+    """What to generate, from the keys of `synthetic`.
+
+    Raises:
+        UserError: for an unknown key or a value out of range.
+    """
     known = [entry.name for entry in dataclasses.fields(SyntheticSpec)]
-    unknown = [name for name in config["synthetic"] if name not in known]
+    unknown = [name for name in content if name not in known]
     if unknown:
         raise UserError(*(f"synthetic: unknown key '{name}'{nearest(name, known)}" for name in unknown))
     try:
-        spec = SyntheticSpec(**config["synthetic"])
+        return SyntheticSpec(**content)
     except ValueError as error:
         raise UserError(f"synthetic: {error}".replace("SyntheticSpec: ", "")) from None
+
+
+def _generated(config: Config, needs_features: bool) -> Dataset:
+    spec = synthetic_spec(config["synthetic"])
     data = generate(spec, features=needs_features)
     splits = {
         name: Split(data.users[data.labels == label], data.items[data.labels == label])
@@ -371,16 +388,7 @@ def read_features(path: Path, modality: str, n_items: int, warnings: list[str]) 
     Raises:
         UserError: if it is no numeric matrix, has fewer rows than items, or holds NaN or infinite values.
     """
-    try:
-        with open(path, "rb") as file:
-            matrix = np.lib.format.read_array(file, allow_pickle=False)  # not np.load: .npy and nothing else
-    except Exception as error:  # a broken header raises many kinds, TokenError and MemoryError among them
-        reason = "it holds Python objects" if "allow_pickle" in str(error) else str(error).partition("\n")[0]
-        raise UserError(f"{path.name} ({modality}): not a numeric .npy array: {reason}") from None
-    if matrix.dtype.kind not in "fiu":
-        raise UserError(f"{path.name} ({modality}): expected an array of numbers, got {matrix.dtype}")
-    if matrix.ndim != 2 or matrix.shape[1] == 0:
-        raise UserError(f"{path.name} ({modality}): expected shape [items, features], got {list(matrix.shape)}")
+    matrix = read_matrix(path, modality)
     if len(matrix) < n_items:
         raise UserError(
             f"{path.name} ({modality}): {len(matrix):,} rows, but items go up to {n_items - 1:,}: "
@@ -398,4 +406,24 @@ def read_features(path: Path, modality: str, n_items: int, warnings: list[str]) 
             f"{path.name} ({modality}): NaN or infinite values in {int((~finite).sum()):,} rows "
             f"(first: item {int(np.argmin(finite))})"
         )
+    return matrix
+
+
+def read_matrix(path: Path, modality: str) -> NDArray[Any]:
+    """Reads a numeric matrix of any number of rows as it is.
+
+    Raises:
+        UserError: if it is no numeric matrix.
+    """
+    try:
+        with open(path, "rb") as file:
+            # Not np.load: .npy and nothing else.
+            matrix: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # a broken header raises many kinds, TokenError and MemoryError among them
+        reason = "it holds Python objects" if "allow_pickle" in str(error) else str(error).partition("\n")[0]
+        raise UserError(f"{path.name} ({modality}): not a numeric .npy array: {reason}") from None
+    if matrix.dtype.kind not in "fiu":
+        raise UserError(f"{path.name} ({modality}): expected an array of numbers, got {matrix.dtype}")
+    if matrix.ndim != 2 or matrix.shape[1] == 0:
+        raise UserError(f"{path.name} ({modality}): expected shape [items, features], got {list(matrix.shape)}")
     return matrix

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import hashlib
 import importlib.abc
 import importlib.util
@@ -72,20 +73,26 @@ class ModelFile:
 
 
 def parse(path: Path) -> tuple[bytes, ast.Module]:
-    """The bytes and the syntax tree of a Python file.
+    """The bytes and the syntax tree of a Python file, kept until the file changes.
 
     Raises:
         UserError: if it cannot be read or is not Python.
     """
     try:
-        source = path.read_bytes()
-        return source, ast.parse(source, str(path))
+        state = path.stat()
+        return _parse(path, state.st_mtime_ns, state.st_size)
     except OSError as error:
         raise UserError(f"{path}: cannot be read as a model file ({error.strerror})") from None
     except (SyntaxError, ValueError) as error:  # ValueError: null bytes
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UserError(f"{path}{line}: not Python: {reason}") from None
+
+
+@functools.lru_cache(maxsize=256)
+def _parse(path: Path, changed: int, size: int) -> tuple[bytes, ast.Module]:
+    source = path.read_bytes()
+    return source, ast.parse(source, str(path))
 
 
 def class_in(path: Path, tree: ast.Module) -> ast.ClassDef | None:

@@ -13,7 +13,9 @@ import pandas as pd
 import torch
 
 from common.abstract_recommender import GeneralRecommender
+from common.analyses import Analyses
 from common.trainer import Diverged, Progress, Trainer, seed_everything
+from utils.beyond_accuracy import beyond_accuracy
 from utils.config import Config
 from utils.dataloader import TrainLoader
 from utils.dataset import Dataset, load_dataset
@@ -23,6 +25,7 @@ from utils.memory import keep_freed_memory
 from utils.registry import class_of
 from utils.runs import RunFolder, code_version, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
 from utils.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
+from utils.tracking import Scalars, writer_class
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class DatasetShelf:
 
 _DATA_KEYS = (
     "data_path", "cache_dir", "inter_file_name", "field_separator", "user_id_field", "item_id_field", "split_field",
-    "modalities", "filter_out_cold_start_users", "data_checks", "synthetic", "user_graph_file",
+    "modalities", "modality_input", "filter_out_cold_start_users", "data_checks", "synthetic", "user_graph_file",
 )  # fmt: skip
 
 
@@ -104,6 +107,8 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
     torch.use_deterministic_algorithms(config["deterministic"] and device.type == "cuda", warn_only=True)
     keep_freed_memory()
     record = manifest(config, dataset, device)
+    if config["tensorboard"]:
+        writer_class()
     if resume:
         check_resumable(folder, dataset)
     folder.lock()
@@ -113,15 +118,23 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         write_json(folder.file("manifest.json"), record)
         model = build_model(config, dataset, device)
         loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
-        trainer = Trainer(config, model, loader, make_evaluator(config, dataset, "valid", device), folder, progress)
+        analyses = Analyses(config["analyses"], dataset.splits["valid"]) if config["analyses"] else None
+        validator = make_evaluator(config, dataset, "valid", device)
+        trainer = Trainer(config, model, loader, validator, folder, progress, analyses)
         if resume:
             trainer.resume()
         progress(trainer.state.epoch, 0.0, {})
         metrics: dict[str, Any] = {"status": "finished", "valid": None, "test": None, "best_epoch": None}
+        trainer.record = scalars = _scalars(config, folder, trainer.state.epoch)
         try:
             trainer.fit()
         except Diverged as error:
             metrics |= {"status": "diverged", "error": str(error)}
+        finally:
+            if scalars:
+                scalars.close()
+        if analyses and analyses.note:
+            metrics["note"] = analyses.note
         state = trainer.state
         metrics |= {"epochs": state.epoch, "valid_metric": trainer.valid_metric}
         if metrics["status"] == "finished":
@@ -131,6 +144,10 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
             metrics |= {"valid": valid.means(), "test": test.means()}
             if config["group_by"]:
                 metrics["groups"] = evaluate_groups(test, dataset, "test", config["group_by"])
+            if config["beyond_accuracy"]:
+                metrics["beyond"] = beyond_accuracy(
+                    test.topk, test.users, dataset.train, dataset.n_items, config["topk"]
+                )
             _write_per_user(folder, valid, test)
             if config["save_topk"]:
                 users = original_ids(config, config["user_id_field"], dataset.n_users)
@@ -159,6 +176,10 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
     finally:
         folder.unlock()
     return Result(config, metrics, folder.path)
+
+
+def _scalars(config: Config, folder: RunFolder, done: int) -> Scalars | None:
+    return Scalars(folder.file("tensorboard"), done) if config["tensorboard"] else None
 
 
 def oracle_metrics(config: Config, dataset: Dataset) -> dict[str, float] | None:

@@ -19,6 +19,7 @@ from utils.quick_start import DatasetShelf, Result, check_resumable, oracle_metr
 from utils.registry import class_of
 from utils.runs import RunFolder, make_folder, write_bytes, write_csv
 from utils.tables import Row, summarize, to_cells, to_markdown, to_records, to_text
+from utils.tracking import writer_class
 
 
 class Bar:
@@ -85,6 +86,8 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
                 result = run(config, folder, dataset, bar, resume=going_on)
             results.append(result)
             print(f"  {_outcome(result)}", flush=True)
+            if "note" in result.metrics:
+                print(f"  note: {result.metrics['note']}", flush=True)
         if config.dataset not in oracles and (oracle := oracle_metrics(config, dataset)):
             oracles[config.dataset] = oracle
     _report(configs, results, summarize(results, oracles))
@@ -101,6 +104,8 @@ def check_all(
     for config in reversed(configs):  # so that the first run's data set is the one kept
         try:
             device = pick_device(config["device"])
+            if config["tensorboard"]:
+                writer_class()
             dataset = shelf.get(config, needs_features[config.model])
             check_fits(config.model, class_of(config).memory_needed(config, dataset), device)
             if max(config["topk"]) > dataset.n_items:

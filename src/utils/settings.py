@@ -11,6 +11,8 @@ from utils.schema import setting
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 PROTOCOLS = ("mmrec", "strict")
 GROUPINGS = ("user_activity", "item_popularity", "signal")
+MODALITY_INPUTS = ("real", "zero", "noise", "shuffle")
+ANALYSES = ("balance", "dot_products")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class RunSettings:
     deterministic: bool = setting("on CUDA, ask for deterministic kernels (a CPU run always is)")
     save_topk: bool = setting("write topk.tsv: the test users' best items", alias=("save_recommended_topk",))
     hyper_parameters: list[str] | None = setting("keys whose lists are a grid, expanded at once")
+    tensorboard: bool = setting("write the columns of history.csv as TensorBoard scalars too", default=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class DataSettings:
     source: str | None = setting("where the data set comes from, shown by --list")
     expected: dict[str, int] | None = setting("published counts, compared with what was read")
     synthetic: dict[str, Any] | None = setting("sizes and noise of a generated data set; see utils/synthetic.py")
+    modality_input: dict[str, str] | None = setting(
+        "modality name to what stands in for its features: real, zero, noise of their mean and deviation, shuffle of items",
+        choices=MODALITY_INPUTS,
+        default=None,
+    )
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,12 @@ class EvalSettings:
     eval_batch_size: int = setting("users per evaluation batch", low=1)
     protocol: str = setting("mmrec: training items masked; strict: at test, validation items too", choices=PROTOCOLS)
     group_by: list[str] | None = setting("also report per group", choices=GROUPINGS)
+    beyond_accuracy: bool = setting(
+        "also report coverage, novelty, Gini index and popularity of the test lists", default=False
+    )
+    analyses: list[str] | None = setting(
+        "columns of history.csv, of models that tell their embeddings by modality", choices=ANALYSES, default=None
+    )
 
 
 SETTINGS = (RunSettings, DataSettings, TrainSettings, EvalSettings)
@@ -88,7 +102,7 @@ SETTINGS = (RunSettings, DataSettings, TrainSettings, EvalSettings)
 # Settings that do not change what a run computes, and so are not part of its identity.
 NOT_IDENTITY = {
     "data_path", "output_dir", "cache_dir", "device", "threads", "deterministic", "save_topk", "group_by", "source",
-    "expected", "hyper_parameters", "data_checks", "eval_batch_size", "plugin",
+    "expected", "hyper_parameters", "data_checks", "eval_batch_size", "plugin", "tensorboard", "beyond_accuracy", "analyses",
 }  # fmt: skip
 
 # Keys of published MMRec files that have no meaning here: read, named in a note, and otherwise without effect.

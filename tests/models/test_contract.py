@@ -42,8 +42,12 @@ STARTS_TURNED = {"DRAGON": "modality_weights", "DualGNN": "fusion_weights"}
 # Scores of these are read from id embeddings, which content shapes in training alone.
 CONTENT_IN_TRAINING_ONLY = {"BM3"}
 
-# A published form that draws per user cannot draw the same for a user of another id; these settings draw nothing.
-RELABELLED_WITH = {name: {"user_graph_padding": "none"} for name in ("DRAGON", "DualGNN")}
+# A published form that draws per node cannot draw the same for a node of another id; these settings draw nothing.
+RELABELLED_WITH = {
+    "DRAGON": {"user_graph_padding": "none"},
+    "DualGNN": {"user_graph_padding": "none"},
+    "LGMRec": {"evaluation_noise": "none"},
+}
 
 # (model, settings) to the parameters that get no gradient there, and why.
 WITHOUT_GRADIENT: dict[tuple[str, str], dict[str, str]] = {

@@ -166,6 +166,9 @@ def test_identity_is_that_of_the_values_not_of_the_way_they_were_given():
         {"group_by": ["user_activity"]},
         {"eval_batch_size": 7},
         {"data_checks": "error"},
+        {"tensorboard": True},
+        {"beyond_accuracy": True},
+        {"analyses": ["balance"]},
     ],
 )
 def test_seed_and_places_are_no_part_of_the_identity(change):
@@ -192,6 +195,8 @@ def test_everything_that_changes_the_numbers_is_part_of_the_identity():
         {"valid_decimals": 4},
         {"topk": [5, 20]},
         {"modalities": {"visual": "v.npy"}},
+        {"modality_input": {"visual": "zero"}},
+        {"modality_input": {"visual": "noise"}},
         {"filter_out_cold_start_users": False},
         {"synthetic": {"seed": 1}},
     ]

@@ -1,0 +1,267 @@
+"""The commands `study` and `report`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.trainer import Trainer
+from study.execute import How, execute, unfinished
+from study.plan import Scores, Trial, plan
+from study.results import load, read_json
+from study.spec import Study, read_study
+from utils.cli import take_apart, whole_number
+from utils.config import Request, data_folder
+from utils.dataloader import TrainLoader
+from utils.errors import UserError, nearest
+from utils.paths import PROJECT
+from utils.quick_start import DatasetShelf, build_model, make_evaluator, pick_device
+from utils.registry import class_of
+from utils.runs import RunFolder, make_folder, write_bytes, write_json
+
+USAGE = """\
+usage: main.py study FILE.yaml [options]
+
+Runs every trial of a study that is not done yet and writes its report; see docs/studies.md.
+
+options:
+  --dry_run                say what would run and for how long, from one measured epoch each
+  --workers N              processes that share the trials; 0 (default): this one
+  --threads_per_worker N   CPU threads of a trial (default 1, so that any number of workers gives the same bits)
+  --launcher local|ray     processes of this machine, or tasks of a Ray cluster
+  --address A              of the Ray cluster; without: one on this machine
+  --output_dir DIR         the study goes to DIR/studies/NAME (default: runs/ of the project)
+  --data_path DIR          the folder of data sets
+  --device D               auto, cpu, cuda or cuda:N
+  --retry_failed           run failed trials again
+  --rerun_changed          run trials again that another version of the code has finished
+  --keep_checkpoints       leave the best weights in the run folders
+  --quiet                  no progress bar
+"""
+FLAGS = ("dry_run", "retry_failed", "rerun_changed", "keep_checkpoints", "quiet")
+OPTIONS = (
+    "workers", "threads_per_worker", "launcher", "address", "output_dir", "data_path", "cache_dir", "device"
+)  # fmt: skip
+
+
+def study_command(arguments: list[str]) -> int:
+    """The command `study`; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if arguments[0].startswith("-"):
+        raise UserError("study: the study file is missing; usage: main.py study FILE.yaml [options]")
+    file, words = Path(arguments[0]).expanduser(), take_apart(arguments[1:], FLAGS)
+    problems = [
+        f"study: unknown option --{name}{nearest(name, [*FLAGS, *OPTIONS])}"
+        for name in words.options
+        if name not in OPTIONS
+    ]
+    given = {name: words.one(name) for name in words.options if name in OPTIONS}
+    workers = whole_number("study", "workers", 0, given.get("workers") or "0", problems)
+    threads = whole_number("study", "threads_per_worker", 1, given.get("threads_per_worker") or "1", problems)
+    launcher = given.get("launcher") or "local"
+    if launcher not in ("local", "ray"):
+        problems.append(f"study: --launcher: expected local or ray, got '{launcher}'")
+    if launcher == "ray" and workers:
+        problems.append(
+            "study: --workers goes with --launcher local; Ray runs as many trials as the cluster has room for"
+        )
+    if given.get("address") and launcher != "ray":
+        problems.append("study: --address goes with --launcher ray")
+    if not file.is_file():
+        problems.append(f"study: there is no file {file}")
+    if problems:
+        raise UserError(*problems)
+
+    places = {name: given.get(name) for name in ("data_path", "cache_dir", "device")} | {"threads": threads}
+    flags = {name: name in words.flags for name in FLAGS if name != "dry_run"}
+    output = given.get("output_dir")
+    return run_study(
+        file,
+        Path(output).expanduser().absolute() if output else None,
+        places,
+        How(workers, launcher, given.get("address"), **flags),
+        "dry_run" in words.flags,
+    )
+
+
+def report_command(arguments: list[str]) -> int:
+    """The command `report`; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: main.py report STUDY_FOLDER")
+        return 0
+    if len(arguments) != 1:
+        raise UserError(f"report: expected the folder of a study, got {len(arguments)} words")
+    return make_report(Path(arguments[0]).expanduser())
+
+
+def run_study(file: Path, output: Path | None, places: Mapping[str, Any], how: How, dry_run: bool) -> int:
+    """Runs what is left of a study and writes its report; returns the exit code, 1 if a trial failed or diverged.
+
+    Args:
+        file: the study file.
+        output: the folder that holds studies/; None: runs/ of the project.
+        places: data_path, device, threads as given.
+        how: workers and launcher.
+        dry_run: only say what would be run.
+
+    Raises:
+        UserError: for what is wrong with the file or the folder, before anything runs.
+    """
+    data = data_folder(Request([], [], {k: v for k, v in places.items() if k == "data_path" and v}))
+    study = read_study(file, data)
+    folder = (output or PROJECT / "runs") / "studies" / study.name
+    settings = {"data_path": str(data), "output_dir": str(folder), "threads": 1}
+    settings |= {key: value for key, value in places.items() if value is not None}
+    trials = plan(study, settings, _scores(study, folder))
+    _check_data(trials)
+    if dry_run:
+        _describe(study, trials, folder)
+        return 0
+    while True:
+        _keep_plan(study, trials, folder, file)
+        execute(trials, folder, how)
+        further = plan(study, settings, _scores(study, folder))  # tpe: the next generation
+        if len(further) == len(trials):
+            break
+        trials = further
+    bad = unfinished(trials, folder)
+    for status, several in bad.items():
+        for trial in several[:10]:
+            error = (read_json(folder / trial.folder / "error.json") or {}).get("error", "see metrics.json")
+            print(f"{status}: {trial.label} on {trial.dataset}, seed {trial.seed}, {trial.point}: {error}")
+        if len(several) > 10:
+            print(f"... and {len(several) - 10} more {status} trials")
+    print(f"{len(trials)} trials in {folder}")
+
+    from study.report import write_report
+
+    write_report(study, load(folder), folder / "report")
+    return 1 if any(bad.values()) else 0
+
+
+def make_report(folder: Path) -> int:
+    """Writes the report of a study's folder again, from what is there."""
+    from study.report import write_report
+
+    study = read_study(folder / "study.yaml", _data_of(folder))
+    write_report(study, load(folder), folder / "report")
+    return 0
+
+
+def _data_of(folder: Path) -> Path | None:
+    """The folder of data sets that the study was run with."""
+    places = read_json(folder / "places.json")
+    return Path(places["data_path"]) if isinstance(places, dict) and "data_path" in places else None
+
+
+def _keep_plan(study: Study, trials: Sequence[Trial], folder: Path, file: Path) -> None:
+    """Writes the study's file and plan into its folder.
+
+    Raises:
+        UserError: if the folder holds trials that the study has no more.
+    """
+    make_folder(folder)
+    before = read_json(folder / "plan.json") or []
+    now = [trial.record() for trial in trials]
+    gone = [record for record in before if record not in now]
+    if gone:
+        raise UserError(
+            f"{folder}: {len(gone)} of its {len(before)} trials are not in {file.name} any more (first: "
+            f"{gone[0]['label']} on {gone[0]['dataset']}, {gone[0]['point']}, seed {gone[0]['seed']}): a study may grow, "
+            "not change; give it another name"
+        )
+    if file.resolve() != (folder / "study.yaml").resolve():
+        write_bytes(folder / "study.yaml", file.read_bytes())
+    write_json(folder / "places.json", {"data_path": trials[0].config["data_path"]})
+    write_json(folder / "plan.json", now)
+
+
+def _scores(study: Study, folder: Path) -> Scores:
+    """For tpe: the mean validation score over seeds of each point whose trials are all done, as far as there is no gap."""
+    if study.search.method != "tpe" or not (folder / "plan.json").is_file():
+        return {}
+    told: dict[tuple[str, str], list[float | None]] = {}
+    grouped: dict[tuple[str, str], dict[str, list[Any]]] = {}
+    for result in load(folder):
+        points = grouped.setdefault((result.label, result.dataset), {})
+        points.setdefault(repr(result.point), []).append(result)
+    for key, points in grouped.items():
+        told[key] = []
+        for results in points.values():
+            if len(results) < len(study.seeds) or any(result.status == "open" for result in results):
+                break
+            good = [r.metrics["valid"][r.metrics["valid_metric"]] for r in results if r.status == "finished"]
+            told[key].append(statistics.fmean(good) if len(good) == len(results) else None)
+    return told
+
+
+def _check_data(trials: Sequence[Trial]) -> None:
+    """Reads every data set once, so that what is wrong with one is said before anything runs."""
+    problems: list[str] = []
+    shelf = DatasetShelf()
+    seen: set[tuple[str, bool]] = set()
+    for trial in trials:
+        features = class_of(trial.config).needs_features
+        if (trial.dataset, features) not in seen:
+            seen.add((trial.dataset, features))
+            try:
+                pick_device(trial.config["device"])
+                shelf.get(trial.config, features)
+            except UserError as error:
+                problems += error.problems
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+
+
+def _describe(study: Study, trials: Sequence[Trial], folder: Path) -> None:
+    """Says what would be run, and for how long by one measured epoch of each entry on each data set."""
+    print(f"{study.title}: {len(trials)} trials in {folder}")
+    total = 0.0
+    for entry in study.entries:
+        for dataset in entry.datasets:
+            mine = [t for t in trials if (t.label, t.dataset) == (entry.label, dataset)]
+            seconds = _seconds_of_an_epoch(mine[0])
+            epochs = mine[0].config["epochs"] if class_of(mine[0].config).needs_training else 1
+            most = seconds * epochs * len(mine)
+            total += most
+            print(
+                f"  {entry.label} on {dataset}: {len(mine) // len(study.seeds)} points x {len(study.seeds)} seeds, "
+                f"{seconds:.2f} s an epoch, at most {_duration(most)} ({epochs} epochs a trial; most stop earlier)"
+            )
+    print(f"at most {_duration(total)} one after another on this machine")
+
+
+def _seconds_of_an_epoch(trial: Trial) -> float:
+    """One epoch of training and one evaluation, measured; what is built before does not count."""
+    config = trial.config
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    device = pick_device(config["device"])
+    dataset = DatasetShelf().get(config, class_of(config).needs_features)
+    model = build_model(config, dataset, device)
+    loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
+    validator = make_evaluator(config, dataset, "valid", device)
+    trainer = Trainer(config, model, loader, validator, RunFolder(Path(".")), lambda *_: None)
+    start = time.perf_counter()
+    if model.needs_training:
+        trainer._train_epoch()
+    middle = time.perf_counter()
+    trainer.evaluate(validator)
+    return middle - start + (time.perf_counter() - middle) / trainer.eval_step
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds > 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds > 90
+        else f"{seconds:.0f} s"
+    )

@@ -1,0 +1,114 @@
+"""Figures of test results: entries side by side, groups of users and items, accuracy against cost."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from study.figure import OVER, Figure, figure, metric_name, shown_metrics, with_best
+from study.select import Chosen, Tried, mean_and_spread
+from study.spec import Study
+from study.svg import Axis, Series, bar_chart, scatter
+
+MIB = 2**20
+
+
+def ablation(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
+    metrics = shown_metrics(study)
+    bars = []
+    for number, one, best in with_best(chosen):
+        values = [mean_and_spread(best.test(metric)) for metric in metrics]
+        bars.append(Series(one.label, [m for m, _ in values], spread=[s or 0.0 for _, s in values], number=number))
+    x = Axis("test metric", categories=tuple(metric_name(metric) for metric in metrics))
+    y = Axis("value (share, 0 to 1)", zero=True)
+    caption = f"Test results of the entries on {dataset}; {OVER}."
+    title = f"Entries on {dataset}"
+    return [figure("ablation", [dataset], caption, lambda name: bar_chart(name, title, x, y, bars))] if bars else []
+
+
+def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
+    figures = []
+    rows = with_best(chosen)
+    groupings = dict.fromkeys(g for _, _, best in rows for t in best.trials for g in t.metrics.get("groups") or {})
+    metric = next((m for m in study.report.metrics if m == "recall@20"), "")
+    metric = metric or next((m for m in study.report.metrics if m.startswith("recall@")), "recall@20")
+    for grouping in groupings:
+        found = {}
+        for number, one, best in rows:
+            told = [t.metrics.get("groups", {}).get(grouping) or {} for t in best.trials]
+            found[number, one.label] = {
+                name: mean_and_spread([groups[name][metric] for groups in told])
+                for name in told[0]
+                if all(metric in groups.get(name, {}) for groups in told)
+            }
+        names = list(dict.fromkeys(name for values in found.values() for name in values))
+        if not names:
+            continue
+        bars = [
+            Series(
+                label,
+                [values[name][0] if name in values else None for name in names],
+                spread=[values.get(name, (0.0, None))[1] or 0.0 for name in names],
+                number=number,
+            )
+            for (number, label), values in found.items()
+        ]
+        words = grouping.replace("_", " ")
+        unit = " interactions"  # written once, at the axis
+        shared = all(name.endswith(unit) for name in names)
+        shown = tuple(name.removesuffix(unit) if shared else name for name in names)
+        x = Axis(f"{words} ({'training interactions' if shared else 'group'})", categories=shown)
+        y = Axis(f"test {metric_name(metric)} (share, 0 to 1)", zero=True)
+        title = f"{metric_name(metric)} by {words} on {dataset}"
+
+        def chart(name: str, t: str = title, x: Axis = x, y: Axis = y, b: list[Series] = bars) -> str:
+            return bar_chart(name, t, x, y, b)
+
+        figures.append(figure("groups", [dataset, grouping], f"{title}; {OVER}.", chart))
+    return figures
+
+
+def cost(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
+    metric = shown_metrics(study)[0]
+    figures = []
+    kinds = {
+        "time": ("training and validation time of a run (s)", lambda best: statistics.fmean(_seconds(best))),
+        "memory": ("peak resident memory (MiB)", lambda best: min(_memory(best)) / MIB if _memory(best) else None),
+        "device_memory": ("peak memory on the device (MiB)", lambda best: _device_memory(best)),
+    }
+    captions = {
+        "time": "mean over the seeds of the selected setting",
+        "memory": "of the process, the least over seeds: a worker that ran a larger trial before keeps that trial's peak",
+        "device_memory": "the least over seeds",
+    }
+    for kind, (label, value) in kinds.items():
+        points = []
+        for number, one, best in with_best(chosen):
+            x = value(best)
+            if x:
+                points.append((number, one.label, x, statistics.fmean(best.test(metric))))
+        if points:
+            xs = [x for _, _, x, _ in points]
+            x_axis = Axis(label, log=max(xs) / min(xs) >= 20)
+            y_axis = Axis(f"test {metric_name(metric)} (share, 0 to 1)")
+            title = f"{metric_name(metric)} against {kind.replace('_', ' ')} on {dataset}"
+
+            def chart(name: str, t: str = title, x: Axis = x_axis, y: Axis = y_axis, p: list[Any] = points) -> str:
+                return scatter(name, t, x, y, p)
+
+            figures.append(figure("cost", [kind, dataset], f"{title}: {captions[kind]}.", chart))
+    return figures
+
+
+def _seconds(best: Tried) -> list[float]:
+    return [trial.manifest.get("seconds", {}).get("total", 0.0) for trial in best.trials]
+
+
+def _memory(best: Tried, place: str = "resident") -> list[float]:
+    found = [trial.manifest.get("peak_memory_bytes", {}).get(place) for trial in best.trials]
+    return [value for value in found if value]
+
+
+def _device_memory(best: Tried) -> float | None:
+    found = _memory(best, "cuda")
+    return min(found) / MIB if found else None

@@ -1,0 +1,186 @@
+"""Which point of each entry stands in the tables: the best by mean validation over seeds, and never by test."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from study.results import TrialResult
+from study.spec import Study
+from utils.config import read_yaml
+from utils.errors import UserError
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A point of an entry's search space on one data set.
+
+    Attributes:
+        trials: one for each seed, in the order of the study's seeds.
+        why: what keeps it from being selected; empty if all its seeds have finished.
+        open: whether trials of it are still to be run.
+    """
+
+    point: dict[str, Any]
+    trials: tuple[TrialResult, ...]
+    why: str = ""
+    open: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed has finished."""
+        return not self.why
+
+    def valid(self) -> list[float]:
+        """The validation score of each seed, by the metric that selects."""
+        return [trial.metrics["valid"][trial.metrics["valid_metric"]] for trial in self.trials]
+
+    def test(self, metric: str) -> list[float]:
+        """The test value of each seed."""
+        return [trial.metrics["test"][metric] for trial in self.trials]
+
+    def score(self) -> float:
+        """The mean validation score over seeds, which selects."""
+        return statistics.fmean(self.valid())
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An entry on a data set: what was tried, and the point that validation picked, if any is complete."""
+
+    label: str
+    model: str
+    dataset: str
+    tried: tuple[Tried, ...]
+    best: Tried | None
+
+    @property
+    def preliminary(self) -> bool:
+        """Whether points are still to be run, so that another may yet be picked."""
+        return any(point.open for point in self.tried)
+
+    def count(self, status: str) -> int:
+        """Trials with a status."""
+        return sum(trial.status == status for point in self.tried for trial in point.trials)
+
+
+def select(study: Study, results: Iterable[TrialResult]) -> list[Chosen]:
+    """For each data set and entry, in the study's order, the point with the best mean validation score over all seeds.
+
+    A point with a diverged or failed seed is out; of equals the first is taken.
+    """
+    groups: dict[tuple[str, str], dict[str, list[TrialResult]]] = {}
+    for result in results:
+        points = groups.setdefault((result.dataset, result.label), {})
+        points.setdefault(json.dumps(result.point, sort_keys=True), []).append(result)
+    found = []
+    for dataset in study.datasets:
+        for entry in study.entries:
+            if dataset in entry.datasets:
+                points = groups.get((dataset, entry.label), {})
+                tried = tuple(_tried(trials, study.seeds) for trials in points.values())
+                complete = [point for point in tried if point.complete]
+                best = max(complete, key=Tried.score) if complete else None
+                found.append(Chosen(entry.label, entry.model, dataset, tried, best))
+    return found
+
+
+def _tried(trials: Sequence[TrialResult], seeds: Sequence[int]) -> Tried:
+    by_seed = {trial.seed: trial for trial in trials}
+    ordered = tuple(by_seed[seed] for seed in seeds if seed in by_seed)
+    bad = [f"seed {trial.seed} {trial.status}" for trial in ordered if trial.status in ("diverged", "failed")]
+    left = [f"seed {seed} not finished" for seed in seeds if seed not in by_seed or by_seed[seed].status == "open"]
+    return Tried(ordered[0].point if ordered else trials[0].point, ordered, ", ".join(bad + left), bool(left))
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation (n - 1); None in its place for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def budget_notes(chosen: Sequence[Chosen]) -> list[str]:
+    """Sentences on entries that were not given the same number of points, and on what is missing."""
+    notes = []
+    for dataset in dict.fromkeys(one.dataset for one in chosen):
+        mine = [one for one in chosen if one.dataset == dataset]
+        counts = {one.label: len(one.tried) for one in mine}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{label} {count}" for label, count in counts.items())
+            notes.append(f"On {dataset} the entries were tried at different numbers of points: {said}.")
+    for one in chosen:
+        where = f"{one.label} on {one.dataset}"
+        out = [point for point in one.tried if point.why and not point.open]
+        if out:
+            said = "; ".join(f"{describe(point.point)}: {point.why}" for point in out[:3])
+            more = f"; and {len(out) - 3} more" if len(out) > 3 else ""
+            notes.append(f"{where}: {len(out)} of {len(one.tried)} points left out of the selection ({said}{more}).")
+        if one.preliminary or not one.tried:
+            left = [trial for point in one.tried for trial in point.trials if trial.status == "open"]
+            what = "another point may yet be picked" if one.best else "it has no row yet"
+            notes.append(f"{where}: trials not finished: {len(left) or 'all'}; {what}.")
+        elif one.best is None:
+            notes.append(f"{where}: no point has finished with every seed, so it has no row.")
+    return notes
+
+
+def describe(point: Mapping[str, Any]) -> str:
+    """A point as words."""
+    return ", ".join(f"{key}={plain(value)}" for key, value in point.items()) or "fixed settings"
+
+
+def plain(value: Any) -> str:
+    """A value of a key as short text."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) -> None:
+    """Sees to it that runs may stand in one table.
+
+    Equal for all: protocol, code, the metric that selects; within a data set: the interactions of every split; for each
+    modality the features, but for entries to which `modality_input` gives others.
+
+    Raises:
+        UserError: in one line, naming everything that differs.
+    """
+    problems = []
+    facts: dict[str, dict[str, str]] = {}  # what must be equal, to its values, each with a run that has it
+
+    def note(what: str, value: Any, result: TrialResult) -> None:
+        facts.setdefault(what, {}).setdefault(str(value), f"{result.label} on {result.dataset}, seed {result.seed}")
+
+    for result in results:
+        manifest = result.manifest
+        note("protocol", manifest.get("protocol"), result)
+        note("code version", manifest.get("versions", {}).get("code"), result)
+        note("valid_metric", result.metrics.get("valid_metric"), result)
+        inputs = _inputs(result)
+        for name, digest in manifest.get("hashes", {}).items():
+            word = inputs.get(name, "real")
+            what = "interactions" if name in SPLITS else "features" if name in manifest.get("features", {}) else "graph"
+            suffix = "" if word == "real" else f", {word}"
+            note(f"{what} ({name}{suffix}) of {result.dataset}", digest, result)
+        missing = [metric for metric in metrics if metric not in (result.metrics.get("test") or {})]
+        if missing:
+            note(f"metrics: {', '.join(missing)} not computed", "by", result)
+    for what, values in facts.items():
+        if len(values) > 1:
+            problems.append(f"{what}: " + " but ".join(f"{value[:16]} ({run})" for value, run in values.items()))
+        elif what.startswith("metrics: "):
+            problems.append(f"{what} by {values['by']}")
+    if problems:
+        raise UserError(
+            f"these runs cannot stand in one table: {'; '.join(problems)}; finish the study with one setting and one "
+            "version of the code (--rerun_changed runs what another version has finished)"
+        )
+
+
+def _inputs(result: TrialResult) -> Mapping[str, str]:
+    """What each modality holds: real, or what `modality_input` puts in its place."""
+    path = result.folder / "config.yaml"
+    found = read_yaml(path, str(path)).get("modality_input") if path.is_file() else None
+    return found if isinstance(found, dict) else {}
