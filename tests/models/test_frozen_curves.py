@@ -46,4 +46,4 @@ def test_the_command_runs_by_itself_and_names_the_models():
     command = [sys.executable, freeze_curves.__file__, "LightGNC"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "unknown model LightGNC; there are BPR" in done.stderr
+    assert "unknown model LightGNC; there are BM3, BPR" in done.stderr
