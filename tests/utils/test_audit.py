@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from cli_tools import ROOT, run_here
+from cli_tools import run_here
 from helpers import problems_of
 
 from utils.alignment import Exchange, alignments, encodings
 from utils.audit import CERTAIN, SURE, Audit, Check, audit, table
 from utils.config import Request, resolve
 from utils.dataset import Split
+from utils.paths import DATA_VARIABLE
 from utils.synthetic import SyntheticSpec, generate, write
 
-SHARED = ROOT.parent / "shared" / "data"
+DATA = Path(os.environ.get(DATA_VARIABLE, "no-such-folder"))
 SMALL = SyntheticSpec(n_users=300, n_items=200, n_interactions=4200)
 
 
@@ -73,9 +75,9 @@ def test_other_clean_data_pass_though_their_features_cause_the_interactions(tmp_
     assert leaks(run(tmp_path / "made")) == []
 
 
-@pytest.mark.skipif(not (SHARED / "tiktok").is_dir(), reason="the TikTok data are not there")
+@pytest.mark.skipif(not (DATA / "tiktok").is_dir(), reason=f"${DATA_VARIABLE} names no folder with tiktok/")
 def test_real_data_pass_though_no_user_has_both_validation_and_test_rows():
-    result = run(SHARED / "tiktok")
+    result = run(DATA / "tiktok")
     assert leaks(result) == []
     tested = [check for check in result.checks if check.name.endswith("alignment with test")]
     assert [check.verdict for check in tested] == ["pass", "pass"]
