@@ -157,6 +157,7 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
         manifest = result.manifest
         note("protocol", manifest.get("protocol"), result)
         note("code version", manifest.get("versions", {}).get("code"), result)
+        note(f"code version of {manifest.get('model')}", manifest.get("versions", {}).get("model"), result)
         note("valid_metric", result.metrics.get("valid_metric"), result)
         inputs = _inputs(result)
         for name, digest in manifest.get("hashes", {}).items():

@@ -16,14 +16,15 @@ from common.abstract_recommender import GeneralRecommender
 from common.analyses import Analyses
 from common.trainer import Diverged, Progress, Trainer, seed_everything
 from utils.beyond_accuracy import beyond_accuracy
+from utils.code import code_versions
 from utils.config import Config
 from utils.dataloader import TrainLoader
 from utils.dataset import Dataset, load_dataset
 from utils.errors import UserError
 from utils.id_mapping import original_ids
 from utils.memory import keep_freed_memory
-from utils.registry import class_of
-from utils.runs import RunFolder, code_version, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
+from utils.registry import class_of, model_file
+from utils.runs import RunFolder, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
 from utils.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
 from utils.tracking import Scalars, writer_class
 
@@ -107,6 +108,7 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
     torch.use_deterministic_algorithms(config["deterministic"] and device.type == "cuda", warn_only=True)
     keep_freed_memory()
     record = manifest(config, dataset, device)
+    record["versions"] |= code_versions(model_file(config.model, record["plugin"]))
     if config["tensorboard"]:
         writer_class()
     if resume:
@@ -208,7 +210,9 @@ def check_resumable(folder: RunFolder, dataset: Dataset) -> None:
 
 def other_code(folder: RunFolder) -> str:
     """A remark on a run that other code than this has made, else an empty string."""
-    return "" if folder.manifest()["versions"]["code"] == code_version() else " (by another version of the code)"
+    record = folder.manifest()
+    now = code_versions(model_file(record["model"], record["plugin"]))
+    return "" if now.items() <= record["versions"].items() else " (by another version of the code)"
 
 
 def _write_per_user(folder: RunFolder, valid: Evaluation, test: Evaluation) -> None:

@@ -94,6 +94,11 @@ def _file_in_tree(name: str) -> ModelFile:
     return read_model_file(available_models()[name], CONFIGS / "model" / f"{name}.yaml")
 
 
+def model_file(name: str, plugin: Mapping[str, Any] | None = None) -> Path:
+    """The file of a model: that of the tree, or `path` of what a manifest says of a plugin."""
+    return Path(plugin["path"]) if plugin else available_models()[name]
+
+
 def class_of(config: Config) -> Any:
     """The class of a run's model.
 

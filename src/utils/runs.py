@@ -224,7 +224,7 @@ class RunFolder:
 
 
 def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str, Any]:
-    """What someone else needs to get the same numbers: versions, hashes of the data, seed, protocol, machine."""
+    """What someone else needs to get the same numbers: library versions, hashes of the data, seed, protocol, machine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "status": "running",
@@ -239,7 +239,6 @@ def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str
         "device_name": name,
         "threads": torch.get_num_threads(),
         "versions": {
-            "code": code_version(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
@@ -251,17 +250,6 @@ def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str
         "hashes": dataset.fingerprint,
         "warnings": dataset.warnings,
     }
-
-
-def code_version() -> str:
-    """A hash over the project's own Python and YAML files: equal numbers are only owed by equal code."""
-    from utils.paths import SOURCE
-
-    digest = hashlib.sha256()
-    for path in sorted([*SOURCE.rglob("*.py"), *SOURCE.rglob("*.yaml")]):
-        digest.update(path.relative_to(SOURCE).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:

@@ -20,7 +20,6 @@ from helpers import Planted, problems_of, random_dataset, toy_config, toy_config
 from utils import runs
 from utils.runs import (
     RunFolder,
-    code_version,
     identity,
     manifest,
     peak_memory_bytes,
@@ -305,6 +304,7 @@ def test_manifest_holds_what_is_needed_to_get_the_same_numbers(tmp_path):
     dataset, config = random_dataset(), toy_config(seed=7, protocol="strict")
     dataset.features["visual"] = np.ones((dataset.n_items, 3), dtype=np.float32)
     record = manifest(config, dataset, CPU)
+    record["versions"]["code"] = "0123"
     write_json(tmp_path / "manifest.json", record)
     assert RunFolder(tmp_path).manifest() == record
     parts = ("status", "seed", "protocol", "identity", "device")
@@ -313,7 +313,6 @@ def test_manifest_holds_what_is_needed_to_get_the_same_numbers(tmp_path):
     assert record["features"] == {"visual": [dataset.n_items, 3]}
     assert record["sizes"]["train"] == len(dataset.train)
     assert record["versions"]["torch"] == torch.__version__
-    assert record["versions"]["code"] == code_version()
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"hashes": {}, "versions": {"code": "x"}}'])
@@ -322,18 +321,6 @@ def test_manifest_that_cannot_be_read_is_told(tmp_path, text):
         (tmp_path / "manifest.json").write_text(text)
     (line,) = problems_of(RunFolder(tmp_path).manifest)
     assert line.startswith(f"{tmp_path / 'manifest.json'}: not readable")
-
-
-def test_code_version_changes_with_any_source_or_settings_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.paths.SOURCE", tmp_path)
-    found = [code_version()]
-    for name, text in (("a.py", "1"), ("a.py", "2"), ("b/c.yaml", "1"), ("b/d.yaml", "1"), ("a.py", "")):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-        found.append(code_version())
-    assert len(set(found)) == len(found)
-    (tmp_path / "notes.txt").touch()
-    assert code_version() == found[-1]
 
 
 def test_peak_memory_is_in_bytes():
