@@ -25,10 +25,15 @@ USAGE = """\
 usage: main.py -m MODEL [MODEL ...] -d DATASET [DATASET ...] [options] [--KEY VALUE ...]
        main.py recommend RUN_FOLDER [--users ID ...] [--k K] [--output FILE] [--data_path DIR] [--device D]
        main.py generate NAME --data_path DIR [--size demo|baby|sports|elec] [--n_users N ...]
+       main.py prepare NAME --raw DIR | --interactions FILE [options]
        main.py study FILE.yaml [--workers N] [--launcher local|ray] [--dry_run] [--output_dir DIR] [--data_path DIR]
        main.py report STUDY_FOLDER
        main.py audit DATASET [--data_path DIR] [--user_graph_file FILE.npz] [--random_split] [--output FILE.json]
+       main.py describe NAME [--data_path DIR] [--output FILE.json] [--plots DIR]
+       main.py convert FORMAT IN OUT [--to FORMAT]
        main.py convert_user_graph user_graph_dict.npy OUT.npz
+       main.py content list|verify|compact NAME [--data_path DIR]
+       main.py generate_raw DIR [--source amazon2014|amazon2023|own] [--size small|baby|elec] [--KEY VALUE ...]
        main.py --list | --help
 
 Trains and evaluates each model on each data set; several runs end in a comparison table.
@@ -149,7 +154,9 @@ def _terminate(number: int, frame: Any) -> None:
 def _dispatch(arguments: list[str]) -> int:
     commands = {
         "train": _train, "study": _study, "report": _report, "recommend": _recommend, "generate": _generate,
-        "convert_user_graph": _convert_user_graph, "audit": _audit,
+        "convert_user_graph": _convert_user_graph, "audit": _audit, "prepare": _prepare,
+        "generate_raw": _generate_raw, "describe": _describe, "convert": _convert,
+        "content": _content,
     }  # fmt: skip
     if arguments and not arguments[0].startswith("-"):
         command = arguments[0]
@@ -331,6 +338,30 @@ def _report(arguments: list[str]) -> int:
     return report_command(arguments)
 
 
+def _generate_raw(arguments: list[str]) -> int:
+    from prepare.raw import raw_command
+
+    return raw_command(arguments)
+
+
+def _describe(arguments: list[str]) -> int:
+    from prepare.describe import describe_command
+
+    return describe_command(arguments)
+
+
+def _convert(arguments: list[str]) -> int:
+    from prepare.convert import convert_command
+
+    return convert_command(arguments)
+
+
+def _content(arguments: list[str]) -> int:
+    from prepare.store_command import content_command
+
+    return content_command(arguments)
+
+
 def _recommend(arguments: list[str]) -> int:
     usage = "recommend RUN_FOLDER [--users ID ...] [--k K] [--output FILE] [--data_path DIR] [--device D]"
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -415,6 +446,12 @@ def _generate(arguments: list[str]) -> int:
     print(f"{folder}: {spec.n_users:,} users, {spec.n_items:,} items, {spec.n_interactions:,} interactions")
     print(f"written in {time.perf_counter() - start:.1f} s; train on it with -d {name} --data_path {folder.parent}")
     return 0
+
+
+def _prepare(arguments: list[str]) -> int:
+    from prepare.command import prepare_command
+
+    return prepare_command(arguments)
 
 
 def _convert_user_graph(arguments: list[str]) -> int:

@@ -1,0 +1,324 @@
+"""Features of items from their raw content: batched, resumable, the same bytes however often it was stopped.
+
+What is computed is written down in blocks, in a work folder whose name hashes all that the result depends on. Batches are
+the same whether the blocks before them were there or not, since a batch's make-up shows in the last digits of its rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from prepare.decode import EMPTY, UNREADABLE, Contents
+from prepare.encoders import TEXT, Encoder, EncoderSpec, build, check_spec, described
+from prepare.features import mask_path, write_mask
+from prepare.pipeline import WORK
+from prepare.store import ContentStore
+from utils.errors import UserError
+from utils.runs import TEMPORARY, make_folder, write_bytes
+
+VERSION = 1  # of what is computed here
+SHOWN = 20  # ids and reasons in a manifest
+MISSING = "missing"
+LONGEST_REASON = 200
+Progress = Callable[[float, float], object]
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass
+class EncodeReport:
+    """What became of the items: encoded, missing, empty and unreadable ones add up to all.
+
+    Attributes:
+        width: number of features.
+        encoder: the encoder's record.
+        problems: for each of missing, empty and unreadable the items' ids with the reason, in order of the items.
+        replaced: encoded texts that were not valid UTF-8; what could not be read in them is U+FFFD.
+        mask: the mask's file, or None where every item was encoded.
+    """
+
+    kind: str
+    items: int
+    width: int
+    encoder: dict[str, Any]
+    problems: dict[str, dict[str, str]]
+    replaced: list[str] = field(default_factory=list)
+    mask: Path | None = None
+
+    @property
+    def encoded(self) -> int:
+        return self.items - sum(len(found) for found in self.problems.values())
+
+    def lines(self) -> list[str]:
+        """The numbers in words, and the first items that could not be encoded, each with its reason."""
+        counts = ", ".join(f"{len(found):,} {what}" for what, found in self.problems.items())
+        lines = [f"{self.kind}: {self.items:,} items: {self.encoded:,} encoded to {self.width} features, {counts}"]
+        if self.replaced:
+            lines.append(f"{self.kind}: {len(self.replaced):,} texts were not valid UTF-8 (first: {self.replaced[0]})")
+        for what in (UNREADABLE, EMPTY):
+            found = self.problems[what]
+            lines += [f"  {what} {name}: {reason}" for name, reason in itertools.islice(found.items(), SHOWN)]
+            if len(found) > SHOWN:
+                lines.append(f"  and {len(found) - SHOWN:,} more {what}")
+        return lines
+
+    def record(self) -> dict[str, Any]:
+        """What a manifest holds; of this, `made` alone differs between equal results."""
+        return {
+            **self.encoder,
+            "features": self.width,
+            "items": self.items,
+            "encoded": self.encoded,
+            **{what: len(found) for what, found in self.problems.items()},
+            "first": {
+                what: dict(itertools.islice(found.items(), SHOWN)) for what, found in self.problems.items() if found
+            },
+            "invalid_utf8": len(self.replaced),
+            "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+
+def encode(
+    store: ContentStore,
+    kind: str,
+    ids: Sequence[str],
+    spec: Mapping[str, Any],
+    out: Path,
+    progress: Progress | None = None,
+) -> EncodeReport:
+    """Writes `out`, the features [I, F] of items in the order of `ids`, float32 or float16.
+
+    Items without content, or with content that cannot be read, get a row of zeros. Where there are any, a mask (bool [I],
+    True = encoded) is written beside it: `image_mask.npy` for `image_feat.npy`. Killed at any moment, the next call goes on.
+
+    Args:
+        store: open for reading.
+        spec: the keys of EncoderSpec.
+        out: a file named `..._feat.npy`.
+        progress: called with what is done and the whole.
+
+    Raises:
+        UserError: if the settings are wrong, the model cannot be loaded or no item can be encoded.
+    """
+    options = check_spec(spec, kind)
+    digests = [store.digest(kind, name) for name in ids]
+    order = [index for index, found in enumerate(digests) if found is not None]
+    if not order:
+        raise UserError(
+            f"{kind}: none of the {len(ids):,} items has content in {store.path}; expected it under their ids"
+        )
+    encoder = build(options)
+    record = described(options, encoder)
+    if options.reads == TEXT:
+        # Texts of like length make batches with little padding; the longest first, since they need the most memory.
+        sizes = [store.size(kind, name) for name in ids]
+        order.sort(key=lambda index: (-sizes[index], index))
+    identity = [VERSION, encoder.block, record, list(ids), [found.hex() if found else "" for found in digests]]
+    work = _work_folder(out, identity)
+    contents = Contents(store, kind, ids, options.reads or TEXT, encoder.transform)
+    # The second half is putting the blocks together: quick, but for the encoders that have to see them all.
+    told = progress or (lambda done, whole: None)
+    blocks = _blocks(contents, order, encoder, options, work, lambda n: told(n, 2 * len(order)))
+
+    reasons: dict[int, str] = {}
+    replaced: list[int] = []
+    for path in blocks:
+        block = _read_block(path)
+        reasons |= dict(zip(block["bad"].tolist(), block["reasons"].tolist(), strict=True))
+        replaced += block["replaced"].tolist()
+    problems: dict[str, dict[str, str]] = {MISSING: {}, EMPTY: {}, UNREADABLE: {}}
+    for index, name in enumerate(ids):
+        what, _, reason = reasons.get(index, f"{MISSING}: no content" if digests[index] is None else "").partition(": ")
+        if what:
+            problems[what][name] = reason
+    if len(reasons) == len(order):
+        first = min(reasons)
+        raise UserError(
+            f"{kind}: none of the {len(ids):,} items can be encoded (first: {ids[first]}: {reasons[first]})"
+        )
+
+    temporary = out.with_name(f".{out.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        width = _assemble(blocks, len(ids), encoder, options, temporary, lambda s: told(1 + s, 2))
+        there = np.array([found is not None for found in digests])
+        there[list(reasons)] = False
+        write_mask(out, there)  # first, so that features in place are never without theirs
+        os.replace(temporary, out)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    shutil.rmtree(work.parent, ignore_errors=True)
+    mask = None if there.all() else mask_path(out)
+    return EncodeReport(kind, len(ids), width, record, problems, [ids[index] for index in sorted(replaced)], mask)
+
+
+def _work_folder(out: Path, identity: Any) -> Path:
+    """The folder for blocks of this result; those of other settings or contents are removed."""
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    work = out.parent / WORK / f"encode_{out.stem}" / name
+    for other in work.parent.glob("*") if work.parent.is_dir() else ():
+        if other != work:
+            shutil.rmtree(other, ignore_errors=True)
+    make_folder(work)
+    for left in work.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
+    return work
+
+
+def _blocks(
+    contents: Contents,
+    order: Sequence[int],
+    encoder: Encoder,
+    options: EncoderSpec,
+    work: Path,
+    done: Callable[[int], object],
+) -> list[Path]:
+    """Files with the rows of all items of `order`; computes those that are not there yet."""
+    size = options.batch_size * max(1, encoder.block // options.batch_size)
+    todo: list[tuple[Path, list[list[int]]]] = []
+    paths = []
+    finished = 0
+    for begin in range(0, len(order), size):
+        part = list(order[begin : begin + size])
+        path = work / f"{begin // size:06}.npz"
+        paths.append(path)
+        if _is_whole(path):
+            finished += len(part)
+        else:
+            step = options.batch_size
+            todo.append((path, [part[start : start + step] for start in range(0, len(part), step)]))
+    done(finished)
+    loader = DataLoader(
+        contents,
+        batch_sampler=[batch for _, batches in todo for batch in batches],
+        num_workers=options.workers,
+        collate_fn=list,
+        # Forked processes would inherit the open file and its lock.
+        multiprocessing_context="spawn" if options.workers else None,
+        generator=torch.Generator(),
+    )
+    loaded = iter(loader)
+    for path, batches in todo:
+        parts = []
+        for batch in batches:
+            parts.append(_encoded(encoder, options, batch, next(loaded)))
+            finished += len(batch)
+            done(finished)
+        buffer = io.BytesIO()
+        np.savez(buffer, **_joined(parts))  # type: ignore[arg-type]
+        write_bytes(path, buffer.getvalue())
+    return paths
+
+
+def _encoded(
+    encoder: Encoder, options: EncoderSpec, batch: Sequence[int], entries: Sequence[tuple[Any, str, bool]]
+) -> tuple[Any, Arrays]:
+    """The rows of a batch, dense or sparse, and whose they are, whose there are none and why."""
+    reasons = {index: why for index, (_, why, _) in zip(batch, entries, strict=True) if why}
+    rows = np.array([index for index in batch if index not in reasons], dtype=np.int64)
+    values: Any = None
+    if len(rows):
+        values = encoder.encode([value for value, why, _ in entries if not why])
+        if not sp.issparse(values):
+            finite = np.isfinite(values).all(axis=1)
+            reasons |= dict.fromkeys(rows[~finite].tolist(), f"{UNREADABLE}: the encoder gave NaN or infinite values")
+            rows, values = rows[finite], values[finite]
+    mended = [index for index, (_, _, mended) in zip(batch, entries, strict=True) if mended and index not in reasons]
+    return values, {
+        "rows": rows,
+        "bad": np.array(list(reasons), dtype=np.int64),
+        "reasons": np.array([why[:LONGEST_REASON] for why in reasons.values()], dtype=f"U{LONGEST_REASON}"),
+        "replaced": np.array(mended, dtype=np.int64),
+    }
+
+
+def _joined(parts: Sequence[tuple[Any, Arrays]]) -> Arrays:
+    """The batches of a block as one."""
+    joined: Arrays = {name: np.concatenate([arrays[name] for _, arrays in parts]) for name in parts[0][1]}
+    there = [values for values, arrays in parts if len(arrays["rows"])]
+    if there and sp.issparse(there[0]):
+        table = sp.vstack(there, format="csr")
+        joined |= {name: getattr(table, name) for name in ("indptr", "indices", "data")}
+        joined["shape"] = np.array(table.shape)
+    elif there:
+        joined["values"] = np.concatenate(there).astype(np.float32)
+    return joined
+
+
+def _read_block(path: Path) -> Arrays:
+    # Opened here, since np.load leaves a damaged file open.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return "rows" in _read_block(path)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return False
+
+
+def _assemble(
+    paths: Sequence[Path],
+    n_items: int,
+    encoder: Encoder,
+    options: EncoderSpec,
+    target: Path,
+    tick: Callable[[float], object],
+) -> int:
+    """Writes the array [I, F] of all blocks, flushed to disk; returns F."""
+    parts = _dense(paths, encoder, tick)
+    first = next(parts)
+    width = first[1].shape[1]
+    matrix = np.lib.format.open_memmap(target, mode="w+", dtype=options.dtype, shape=(n_items, width))
+    for rows, values in itertools.chain([first], parts):
+        if options.normalize:
+            values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+        if (largest := float(np.abs(values).max())) > float(np.finfo(options.dtype).max):
+            raise UserError(
+                f"dtype: values up to {largest:.3g} do not fit {options.dtype}; use dtype float32 or normalize"
+            )
+        matrix[rows] = values
+    matrix.flush()
+    del matrix
+    with open(target, "rb+") as file:
+        os.fsync(file.fileno())
+    return width
+
+
+def _dense(
+    paths: Sequence[Path], encoder: Encoder, tick: Callable[[float], object]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Rows and values of the blocks that have any; where they are sparse, of all of them at once, in order of the rows."""
+    tables = []
+    for number, path in enumerate(paths):
+        block = _read_block(path)
+        if "values" in block and len(block["rows"]):
+            yield block["rows"], block["values"]
+            tick((number + 1) / len(paths))
+        elif len(block["rows"]):
+            table = sp.csr_matrix((block["data"], block["indices"], block["indptr"]), shape=tuple(block["shape"]))
+            tables.append((block["rows"], table))
+    if tables:
+        rows = np.concatenate([found for found, _ in tables])
+        table = sp.vstack([found for _, found in tables], format="csr")
+        del tables
+        order = np.argsort(rows)
+        yield rows[order], encoder.finish(table[order], tick)
