@@ -1,5 +1,7 @@
 """Diffusion over embedding vectors: schedule, forward noising, estimates, reverse steps, conditional denoiser.
 
+`Denoiser` puts them together: content rows brought to unit variance, denoised given the interaction embedding of the node.
+
 Time runs from 1 to T; index t stands for alpha_bar_t = prod_{s<=t} (1 - beta_s), and alpha_bar_0 = 1.
 
 Source: Ho et al., DDPM (arXiv 2006.11239); Song et al., DDIM (arXiv 2010.02502); GTC (arXiv 2604.03014).
@@ -113,3 +115,79 @@ class ConditionalUNet(nn.Module):
             hidden = torch.cat([F.silu(layer(hidden)), skips.pop()], dim=1)
         result: Tensor = self.out(hidden)
         return result
+
+
+class Denoiser(nn.Module):
+    """A diffusion model of content rows given the interaction embedding of the same node, GTC Eqs. (3)-(5).
+
+    Rows and conditions are brought to unit mean square: embeddings at Xavier scale drown in unit noise.
+
+    Args:
+        schedule: of the noise, shared between modalities.
+        width: D.
+        levels: widths of the U-Net.
+        detach: no gradient into the condition.
+    """
+
+    def __init__(self, schedule: LinearSchedule, width: int, levels: Sequence[int], detach: bool) -> None:
+        super().__init__()
+        self.schedule, self.detach = schedule, detach
+        self.network = ConditionalUNet(width, levels, schedule.n_steps)
+
+    def estimate(self, start: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """The one-step estimate of x_0 [B, D] at a random time per row, and the mean squared error of the noise."""
+        start, condition = unit_rows(start), unit_rows(condition.detach() if self.detach else condition)
+        # Drawn on the CPU whatever the device, so that a seed means the same noise everywhere.
+        t = torch.randint(1, self.schedule.n_steps + 1, (len(start),)).to(start.device)
+        noise = torch.randn(start.shape).to(start.device, start.dtype)
+        noisy = self.schedule.add_noise(start, t, noise)
+        predicted = self.network(noisy, t, condition)
+        return self.schedule.estimate_start(noisy, t, predicted), F.mse_loss(predicted, noise)
+
+    def generate(self, start: Tensor, condition: Tensor, path: str, share: float, n_steps: int) -> Tensor:
+        """Content [B, D] generated deterministically for evaluation (Eq. 5).
+
+        One fixed noise vector serves all nodes: what it adds is then nearly the same for every item and leaves the ranking
+        alone, and no node depends on its place in a block.
+
+        Args:
+            start, condition: [B, D].
+            path: `one_step`, `ddim` or `ddpm`.
+            share: of T at which generation starts; 1 starts from pure noise unless `one_step`.
+            n_steps: of ddim.
+        """
+        schedule = self.schedule
+        start, condition = unit_rows(start), unit_rows(condition)
+        random = torch.Generator().manual_seed(0)
+
+        def draw() -> Tensor:
+            return torch.randn(1, start.shape[1], generator=random).to(start).expand_as(start)
+
+        def noise_in(x: Tensor, time: int) -> Tensor:
+            predicted: Tensor = self.network(x, torch.full((len(x),), time, device=x.device), condition)
+            return predicted
+
+        t = max(1, round(share * schedule.n_steps))
+        at, noise = torch.full((len(start),), t, device=start.device), draw()
+        if path == "one_step":
+            x = schedule.add_noise(start, at, noise)
+            return schedule.estimate_start(x, at, noise_in(x, t))
+        x = noise if t == schedule.n_steps else schedule.add_noise(start, at, noise)
+        if path == "ddpm":
+            for time in range(t, 0, -1):
+                x = schedule.ddpm_step(x, time, noise_in(x, time), draw())
+            return x
+        times = sorted({round(t * k / n_steps) for k in range(n_steps + 1)})
+        for time, earlier in zip(times[:0:-1], times[-2::-1], strict=True):
+            x = schedule.ddim_step(x, time, earlier, noise_in(x, time))
+        return x
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """x [B, D] with each row brought to unit mean square; zero rows stay zero."""
+    return x / root_mean_square(x)
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """The root mean square of each row of x [B, D], at least 1e-8: [B, 1]."""
+    return x.square().mean(dim=1, keepdim=True).clamp_min(1e-16).sqrt()

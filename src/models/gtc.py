@@ -1,22 +1,27 @@
-"""GTC: user-aware conditional generative total correlation learning.
+"""GTC: user-aware conditional generative total correlation learning, with the paper's design space as keys.
 
-One LightGCN per modality (interactions and each content modality) over the same graph (Eq. 2); a diffusion model per
-content modality, conditioned on the interaction embedding of the same node, filters the content (Eqs. 3-5); a
-contrastive bound of the total correlation aligns all modalities at once (Eqs. 6-9); the fused content updates the
-interaction embedding through a gate (Eq. 10); BPR ranks (Eq. 11). L = L_BPR + diff_weight L_gen + tc_weight L_TC +
+Views of every node: the interaction embedding H^id, LightGCN over [E_u ; E_i] (Eq. 2), and content views H^m, which are
+- `projected`, as the paper has them: LightGCN over [E_u ; F_m W_m + b_m] on the same graph;
+- `gated`: items E_i * sigmoid(G_m (F_m W_m + b_m)), propagated over the modality's item graph, users the normalised sum of
+  their items; `product_view` adds one more view, of the element-wise product of all F_m W_m + b_m.
+A diffusion model per modality, conditioned on the interaction embedding of the node, filters the content (Eqs. 3-5);
+`alignment` pulls the views of a node together by total correlation (Eqs. 6-9) or pairwise; `fusion` makes one
+representation of them (Eq. 10), and BPR ranks (Eq. 11). L = L_BPR + diff_weight L_gen + tc_weight L_align +
 reg_weight ||Theta||^2 (Eq. 12).
 
 Source: "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation" (arXiv 2604.03014).
+Ready settings in configs/variants/: GTC_paper.yaml, the text to the letter, and GTC_released.yaml, what the released code
+was meant to compute; the default is the best of a search, see docs/models/gtc.md.
 
 Differs from the released code: the denoisers are trained (there they never reach the optimiser); content is generated
-once per evaluation from a fixed noise, so scores do not depend on batches; total correlation runs over the nodes of
-the batch instead of all items; no item-item or user-user graph; no trainable copy of the raw features; the
-gate is the text's, not the softmax over pairwise products. Differs from the text: features are standardised and reduced to
-`feature_rank` principal components; rows are brought to unit variance before diffusing.
+once per evaluation from a fixed noise, so scores do not depend on batches; alignment runs over the nodes of
+the batch instead of all items; no trainable copy of the raw features. Differs from the text, in all settings: features
+are standardised and reduced to `feature_rank` principal components; rows are brought to unit variance before diffusing.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -27,15 +32,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender, batch_rows
-from common.diffusion import ConditionalUNet, LinearSchedule
+from common.diffusion import Denoiser, LinearSchedule, root_mean_square
 from common.features import standardized_features
+from common.graph import SparseMatrix
 from common.init import xavier_normal_linear, xavier_uniform_embedding
-from common.losses import bpr_loss, half_squared_l2_over_batch, total_correlation
+from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_correlation
+from common.neighbours import cosine_graph, mixed_item_graph, normalize_by_row_sums
+from common.user_graph import UserGraph
 from utils.dataset import Dataset
+from utils.errors import UserError
 from utils.schema import fill, setting
 
 EVAL_BLOCK = 8192  # nodes generated at a time at evaluation
 MAX_SCALE = 100.0  # of the contrastive logits
+PRODUCT = "product"  # name of the view of the modalities' product
 
 
 @dataclass(frozen=True)
@@ -45,20 +55,26 @@ class GTCConfig:
     embedding_size: int = setting("width D of the embeddings", low=2)
     n_ui_layers: int = setting("depth of the propagation over the user-item graph", low=0, alias=("n_layers",))
     feature_rank: int = setting("principal components kept of a modality's features; 0: all features", low=0)
+    content: str = setting("what the content views are made of", choices=("gated", "projected"))
+    shared_users: bool = setting("projected: one initial user embedding for all views, instead of one for each")
+    product_view: bool = setting("gated: one more view, of the element-wise product of all modalities")
+    knn_k: int = setting("gated: neighbours of an item in a modality's graph, itself among them; 0: no graph", low=0)
+    n_mm_layers: int = setting("gated: depth of the propagation over the item graphs", low=0)
+    denoising: str = setting(
+        "where content is denoised: that of items before propagation, or that of nodes after it",
+        choices=("off", "before", "after"),
+    )
+    generated_in: str = setting(
+        "what takes generated content for content: all of it, alignment, fusion's gates (`preference` only), or nothing",
+        choices=("all", "alignment", "gates", "nothing"),
+    )
     noise_steps: int = setting("length T of the diffusion", low=1)
     beta_first: float = setting("noise variance of the first step", above=0, high=0.999)
     beta_last: float = setting("noise variance of the last step", above=0, high=0.999)
     denoiser_widths: list[int] = setting("widths of the denoiser's levels", low=1)
+    condition: str = setting("interaction embedding that conditions the denoiser", choices=("propagated", "ego"))
     detach_condition: bool = setting("no gradient from the denoiser into the interaction embedding")
     diff_weight: float = setting("weight of the denoising loss", low=0)
-    tc_weight: float = setting("weight of the total correlation loss", low=0)
-    tc_nodes: str = setting(
-        "nodes of the batch that are aligned: users, positive items", choices=("items", "users", "both")
-    )
-    tc_batch: int = setting("most nodes aligned in a step, drawn at random from the batch's", low=2)
-    temperature: float = setting("initial temperature of the total correlation's logits", low=1 / MAX_SCALE)
-    fusion_temperature: float = setting("initial temperature of the gate", above=0)
-    gate_bias: float = setting("initial bias of the gate; below 0 the content starts nearly left out")
     generation: str = setting("how content is generated at evaluation", choices=("one_step", "ddim", "ddpm"))
     generation_start: float = setting(
         "time at which generation starts, as a share of T; 1 starts from pure noise unless one_step",
@@ -66,6 +82,28 @@ class GTCConfig:
         high=1,
     )
     generation_steps: int = setting("steps of ddim", low=1)
+    alignment: str = setting("loss that aligns views", choices=("off", "pairwise", "total_correlation"))
+    aligned_views: str = setting(
+        "views that are aligned: interaction and each modality, or interaction and the mean of the content views",
+        choices=("modalities", "mean"),
+    )
+    tc_weight: float = setting("weight of the alignment loss", low=0)
+    tc_nodes: str = setting(
+        "nodes of the batch that are aligned: users, positive items", choices=("items", "users", "both")
+    )
+    tc_batch: int = setting("most nodes of a kind aligned in a step, drawn at random from the batch's", low=2)
+    tc_order: float = setting(
+        "weight of the products of three and more views beside those of two in the critic; 0: the paper's product alone",
+        low=0,
+    )
+    temperature: float = setting("initial temperature of the alignment's logits", low=1 / MAX_SCALE)
+    learn_temperature: bool = setting("learn the temperature of the alignment's logits")
+    fusion: str = setting("how views become one", choices=("gate", "preference", "softmax", "concat", "interaction"))
+    fusion_temperature: float = setting("initial temperature of `gate` and `softmax`", above=0)
+    gate_bias: float = setting("initial bias of `gate`; below 0 the content starts nearly left out")
+    final_item_k: int = setting("neighbours in an item graph over the final items, added to them; 0: none", low=0)
+    final_user_k: int = setting("neighbours in a user graph over the final users, added to them; 0: none", low=0)
+    image_weight: float = setting("weight of the visual graph in the final item graph", low=0, high=1)
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
 
 
@@ -78,163 +116,249 @@ class GTC(GeneralRecommender):
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
         super().__init__(config, dataset)
         self.options: GTCConfig = fill(GTCConfig, config)
-        options = self.options
-        self.user_embedding = xavier_uniform_embedding(self.n_users, self.embedding_size)
-        self.item_embedding = xavier_uniform_embedding(self.n_items, self.embedding_size)
+        options, width = self.options, self.embedding_size
+        if options.fusion == "softmax" and len(self.modalities) != 2:
+            raise UserError(
+                f"GTC: fusion softmax weighs two content modalities and the interactions, and {dataset.name} has "
+                f"{len(self.modalities)} ({', '.join(self.modalities)}); choose another fusion"
+            )
+        self.gated = options.content == "gated"
+        self.views = list(self.modalities)
+        if self.gated and options.product_view and len(self.views) > 1:
+            self.views.append(PRODUCT)
+        self.user_embedding = xavier_uniform_embedding(self.n_users, width)
+        self.item_embedding = xavier_uniform_embedding(self.n_items, width)
         self.graph = self.interaction_graph(dataset)
-        self.schedule = LinearSchedule(options.noise_steps, options.beta_first, options.beta_last)
-        self.projections, self.denoisers = nn.ModuleDict(), nn.ModuleDict()
+        self.projections = nn.ModuleDict()
         for modality in self.modalities:
             features = standardized_features(dataset, modality, options.feature_rank)
             self.register_buffer(f"features_{modality}", features, persistent=False)
-            self.projections[modality] = xavier_normal_linear(features.shape[1], self.embedding_size)
-            self.denoisers[modality] = ConditionalUNet(
-                self.embedding_size, options.denoiser_widths, options.noise_steps
-            )
-        self.log_scale = nn.Parameter(torch.tensor(1 / options.temperature).log())
-        self.log_fusion_temperature = nn.Parameter(torch.tensor(options.fusion_temperature).log())
-        self.gate_bias = nn.Parameter(torch.tensor(options.gate_bias))
+            self.projections[modality] = xavier_normal_linear(features.shape[1], width)
+        if self.gated:
+            self.gates = nn.ModuleDict({view: nn.Linear(width, width) for view in self.views})
+            self.item_graphs = self._item_graphs(dataset) if options.knn_k and options.n_mm_layers else nn.ModuleDict()
+        elif not options.shared_users:
+            tables = {view: xavier_uniform_embedding(self.n_users, width) for view in self.views}
+            self.user_embeddings = nn.ParameterDict(tables)
+        if options.denoising != "off":
+            schedule = LinearSchedule(options.noise_steps, options.beta_first, options.beta_last)
+            self.denoisers = nn.ModuleDict({
+                view: Denoiser(schedule, width, options.denoiser_widths, options.detach_condition) for view in self.views
+            })  # fmt: skip
+        if options.alignment != "off":
+            scale = torch.tensor(1 / options.temperature).log()
+            if options.learn_temperature:
+                self.log_scale = nn.Parameter(scale)
+            else:
+                self.register_buffer("log_scale", scale, persistent=False)
+        if options.fusion == "preference":
+            self.preferences = nn.ModuleDict({view: nn.Linear(width, width) for view in self.views})
+        if options.fusion in ("gate", "softmax"):
+            self.log_fusion_temperature = nn.Parameter(torch.tensor(options.fusion_temperature).log())
+        if options.fusion == "gate":
+            self.gate_bias = nn.Parameter(torch.tensor(options.gate_bias))
+        if options.final_item_k:
+            graph = mixed_item_graph(dataset, self.modalities, options.final_item_k, options.image_weight)
+            self.final_items = SparseMatrix(graph)
+        if options.final_user_k:
+            self.final_users = UserGraph(dataset, options.final_user_k, padding="none")
 
-    def encode(self, users: Tensor | None = None, items: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Propagated interaction embeddings H^id and content embeddings H^m by modality (Eq. 2).
+    def _item_graphs(self, dataset: Dataset) -> nn.ModuleDict:
+        """The graph of each modality, and for the product view the sum of them, normalised again."""
+        graphs = {m: cosine_graph(dataset, m, self.options.knn_k) for m in self.modalities}
+        if PRODUCT in self.views:
+            graphs[PRODUCT] = reduce(lambda a, b: a + b, graphs.values())
+        return nn.ModuleDict({view: SparseMatrix(normalize_by_row_sums(graph)) for view, graph in graphs.items()})
 
-        The initial user embedding is the same in every modality, so it is propagated once and added.
-
-        Args:
-            users, items: the nodes that are wanted, [u] and [i]; None: all.
-
-        Returns:
-            H^id and each H^m, [u + i, D], users first.
-        """
+    def encode(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """H^id and the content views [N, D] of all nodes, users first, and the loss of denoising before propagation."""
+        options = self.options
+        ego = torch.cat([self.user_embedding, self.item_embedding])
+        projected = {m: self.projections[m](self.features(m)) for m in self.modalities}  # [I, D]
+        if PRODUCT in self.views:
+            projected[PRODUCT] = reduce(torch.mul, projected.values())
+        loss = ego.new_zeros(())
+        if options.denoising == "before":
+            projected, loss = self._denoise(projected, self.item_embedding)
+        if self.gated:
+            return self.graph.propagate_mean(ego, options.n_ui_layers), self._gated(projected), loss
 
         def propagated(table: Tensor, from_users: bool) -> Tensor:
-            of_users, of_items = self.graph.propagate_mean_from(table, self.options.n_ui_layers, from_users)
-            if users is None or items is None:
-                return torch.cat([of_users, of_items])
-            return torch.cat([F.embedding(users, of_users), F.embedding(items, of_items)])
+            return torch.cat(self.graph.propagate_mean_from(table, options.n_ui_layers, from_users))
 
-        shared = propagated(self.user_embedding, True)
+        # The readout is linear: what users bring in is propagated once where the views share it.
+        users = propagated(self.user_embedding, True)
         content = {
-            modality: shared + propagated(self.projections[modality](self.features(modality)), False)
-            for modality in self.modalities
+            view: propagated(items, False)
+            + (users if options.shared_users else propagated(self.user_embeddings[view], True))
+            for view, items in projected.items()
         }
-        return shared + propagated(self.item_embedding, False), content
+        return users + propagated(self.item_embedding, False), content, loss
 
-    def fuse(self, interaction: Tensor, content: Mapping[str, Tensor]) -> Tensor:
-        """z = h + g c with c the element-wise product of the content and g = sigmoid(<h, c> / tau) (Eq. 10), [B, D].
+    def _gated(self, projected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        items = []
+        for view, content in projected.items():
+            gated = self.item_embedding * torch.sigmoid(self.gates[view](content))
+            if self.item_graphs:
+                for _ in range(self.options.n_mm_layers):
+                    gated = self.item_graphs[view](gated)
+            items.append(gated)
+        users = self.graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
+        return {view: torch.cat(pair) for view, pair in zip(projected, zip(users, items, strict=True), strict=True)}
 
-        c is brought to the length of h, so that the gate compares directions and the residual keeps its weight.
+    def _denoise(self, content: Mapping[str, Tensor], condition: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Denoised content [B, D] of each view given the nodes' interaction embeddings, and in training the loss."""
+        options, generated, loss = self.options, {}, condition.new_zeros(())
+        for view, start in content.items():
+            denoiser: Any = self.denoisers[view]
+            if self.training:
+                generated[view], own = denoiser.estimate(start, condition)
+                loss = loss + own
+            else:
+                blocks = zip(start.split(EVAL_BLOCK), condition.split(EVAL_BLOCK), strict=True)
+                how = options.generation, options.generation_start, options.generation_steps
+                generated[view] = torch.cat([denoiser.generate(x, c, *how) for x, c in blocks])
+        return generated, loss
+
+    def fuse(self, interaction: Tensor, content: Mapping[str, Tensor], generated: Mapping[str, Tensor]) -> Tensor:
+        """One representation of nodes from their interaction and content views [B, D].
+
+        gate: z = h + g c with c the element-wise product of the content and g = sigmoid(cos(h, c) / tau + b) (Eq. 10); c is
+        brought to the length of h, so that the gate compares directions and the residual keeps its weight.
+        preference: z = h + mean_m sigmoid(P_m h) * c_m; with `generated_in: gates` P_m takes the generated content.
+        softmax: z = [h + sum_k w_k x_k ; c_1 ; c_2], w the softmax of the products <h, c_1>, <h, c_2>, <c_1, c_2> over tau
+        as weights of x = h, c_1, c_2 (the released code). concat: z = [h ; c_1 ; ...]. interaction: z = h.
         """
-        product = reduce(torch.mul, content.values())
-        joined = F.normalize(product, dim=1) * interaction.norm(dim=1, keepdim=True)
-        similarity = (F.normalize(interaction, dim=1) * F.normalize(product, dim=1)).sum(dim=1, keepdim=True)
-        return interaction + torch.sigmoid(similarity / self.log_fusion_temperature.exp() + self.gate_bias) * joined
+        fusion = self.options.fusion
+        parts = list(content.values())
+        if fusion == "gate":
+            product = F.normalize(reduce(torch.mul, parts), dim=1)
+            similarity = (F.normalize(interaction, dim=1) * product).sum(dim=1, keepdim=True)
+            gate = torch.sigmoid(similarity / self.log_fusion_temperature.exp() + self.gate_bias)
+            return interaction + gate * product * interaction.norm(dim=1, keepdim=True)
+        if fusion == "preference":
+            by_generated = self.options.generated_in == "gates" and bool(generated)
+            preferences = [self.preferences[v](generated[v] if by_generated else interaction) for v in content]
+            side = sum(torch.sigmoid(p) * x for p, x in zip(preferences, parts, strict=True))
+            return interaction + side / len(parts)
+        if fusion == "softmax":
+            views = [interaction, *parts]
+            products = torch.stack([(a * b).sum(dim=1) for a, b in itertools.combinations(views, 2)], dim=1)
+            weights = torch.softmax(products / self.log_fusion_temperature.exp(), dim=1)  # [B, 3]
+            mixed = sum(weights[:, k : k + 1] * view for k, view in enumerate(views))
+            return torch.cat([interaction + mixed, *parts], dim=1)
+        return torch.cat([interaction, *parts], dim=1) if fusion == "concat" else interaction
+
+    def join(
+        self, nodes: Tensor | None, interaction: Tensor, content: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Content for fusion and generated content of nodes [B] (None: all), given the views of the same, and the loss."""
+        options = self.options
+        if options.denoising != "after":
+            return dict(content), {}, interaction.new_zeros(())
+        condition = interaction
+        if options.condition == "ego":
+            ego = torch.cat([self.user_embedding, self.item_embedding])
+            condition = ego if nodes is None else F.embedding(nodes, ego)
+        generated, loss = self._denoise(content, condition)
+        return generated if options.generated_in == "all" else dict(content), generated, loss
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
         options = self.options
-        users, user_place = batch[0].unique(return_inverse=True)
-        items, item_place = batch[1:].unique(return_inverse=True)
-        interaction, content = self.encode(users, items)
-        generated, generation_loss = {}, interaction.new_zeros(())
-        for modality, encoded in content.items():
-            generated[modality], loss = self._denoise(modality, unit_rows(encoded), interaction)
-            generation_loss = generation_loss + loss
-        fused = self.fuse(interaction, generated)
-        all_users, all_items = fused.split([len(users), len(items)])
-        user, pos, neg = batch_rows(torch.cat([user_place[None], item_place]), all_users, all_items)
-        chosen = {
-            "users": [torch.arange(len(users), device=users.device)],
-            "items": [len(users) + item_place[0].unique()],
-        }
-        chosen["both"] = chosen["users"] + chosen["items"]
-        aligned = [
-            self._align([interaction, *generated.values()], at_most(rows, options.tc_batch))
-            for rows in chosen[options.tc_nodes]
-        ]
+        if options.final_item_k or options.final_user_k:
+            nodes = torch.arange(self.n_users + self.n_items, device=batch.device)  # neighbours are fused, too
+            place = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
+        else:
+            rows = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
+            nodes, place = rows.unique(return_inverse=True)
+        whole, views, before = self.encode()
+        interaction = F.embedding(nodes, whole)
+        content = {view: F.embedding(nodes, x) for view, x in views.items()}
+        fused_content, generated, after = self.join(nodes, interaction, content)
+        fused = self._smooth(self.fuse(interaction, fused_content, generated), place)
+        user, pos, neg = F.embedding(place, fused)
+        aligned = generated if generated and options.generated_in in ("all", "alignment") else content
         ego = batch_rows(batch, self.user_embedding, self.item_embedding)
-        return {
-            "bpr": bpr_loss((user * pos).sum(1), (user * neg).sum(1)),
-            "generation": options.diff_weight * generation_loss,
-            "total_correlation": options.tc_weight * torch.stack(aligned).mean(),
-            "reg": options.reg_weight * half_squared_l2_over_batch(*ego),
-        }
+        terms = {"bpr": bpr_loss((user * pos).sum(1), (user * neg).sum(1))}
+        if options.denoising != "off":
+            terms["generation"] = options.diff_weight * (before + after)
+        if options.alignment != "off":
+            terms["alignment"] = options.tc_weight * self._align(interaction, aligned, place)
+        return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(*ego)}
 
-    def _align(self, views: list[Tensor], rows: Tensor) -> Tensor:
-        """The total correlation loss of some rows of the views [n, D] (Eqs. 6-9)."""
-        return total_correlation([F.embedding(rows, view) for view in views], self.log_scale.exp().clamp(max=MAX_SCALE))
+    def _smooth(self, fused: Tensor, place: Tensor | None = None) -> Tensor:
+        """`fused` of all nodes plus its smoothing over the final item and user graphs, where there are any."""
+        if not (self.options.final_item_k or self.options.final_user_k):
+            return fused
+        users, items = fused.split([self.n_users, self.n_items])
+        if self.options.final_item_k:
+            items = items + self.final_items(items)
+        if self.options.final_user_k:
+            users = users + self.final_users(users)
+        return torch.cat([users, items])
 
-    def _denoise(self, modality: str, start: Tensor, interaction: Tensor) -> tuple[Tensor, Tensor]:
-        """The one-step estimate of x_0 [B, D] at a random time per row, and the loss of the predicted noise."""
-        condition = unit_rows(interaction.detach() if self.options.detach_condition else interaction)
-        # Drawn on the CPU whatever the device, so that a seed means the same noise everywhere.
-        t = torch.randint(1, self.options.noise_steps + 1, (len(start),)).to(start.device)
-        noise = torch.randn(start.shape).to(start.device, start.dtype)
-        noisy = self.schedule.add_noise(start, t, noise)
-        predicted = self.denoisers[modality](noisy, t, condition)
-        return self.schedule.estimate_start(noisy, t, predicted), F.mse_loss(predicted, noise)
-
-    def generate(self, modality: str, start: Tensor, interaction: Tensor) -> Tensor:
-        """Content [B, D] generated deterministically for evaluation (Eq. 5).
-
-        One fixed noise vector serves all nodes: what it adds is then nearly the same for every item and leaves the ranking
-        alone, and no node depends on its place in a block.
-        """
-        options, schedule, denoiser = self.options, self.schedule, self.denoisers[modality]
-        condition = unit_rows(interaction)
-        random = torch.Generator().manual_seed(0)
-
-        def draw() -> Tensor:
-            return torch.randn(1, start.shape[1], generator=random).to(start).expand_as(start)
-
-        def at(time: int) -> Tensor:
-            return torch.full((len(start),), time, device=start.device)
-
-        t = max(1, round(options.generation_start * options.noise_steps))
-        noise = draw()
-        if options.generation == "one_step":
-            x = schedule.add_noise(start, at(t), noise)
-            return schedule.estimate_start(x, at(t), denoiser(x, at(t), condition))
-        x = noise if t == options.noise_steps else schedule.add_noise(start, at(t), noise)
-        if options.generation == "ddpm":
-            for time in range(t, 0, -1):
-                x = schedule.ddpm_step(x, time, denoiser(x, at(time), condition), draw())
-            return x
-        times = sorted({round(t * k / options.generation_steps) for k in range(options.generation_steps + 1)})
-        for time, earlier in zip(times[:0:-1], times[-2::-1], strict=True):
-            x = schedule.ddim_step(x, time, earlier, denoiser(x, at(time), condition))
-        return x
+    def _align(self, interaction: Tensor, content: Mapping[str, Tensor], place: Tensor) -> Tensor:
+        """The alignment loss of the batch's users and positive items: the mean over the kinds that are aligned."""
+        options = self.options
+        kinds = {"users": place[:1], "items": place[1:2], "both": place[:2]}[options.tc_nodes]
+        if options.aligned_views == "mean":
+            views = [interaction, torch.stack([*content.values()]).mean(dim=0)]
+        else:
+            views = [interaction, *(content[modality] for modality in self.modalities)]
+        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
+        losses = []
+        for kind in kinds:
+            rows = at_most(kind.unique(), options.tc_batch)
+            own = [F.embedding(rows, view) for view in views]
+            if options.alignment == "pairwise":
+                pairs = [info_nce(a, b, scale) for a, b in itertools.combinations(own, 2)]
+                losses.append(torch.stack(pairs).mean())
+            elif options.tc_order and len(own) > 2:
+                losses.append(total_correlation(*expanded(own, options.tc_order, scale)))
+            else:
+                losses.append(total_correlation(own, scale))
+        return torch.stack(losses).mean()
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        interaction, generated = self._all_nodes()
-        users, items = self.fuse(interaction, generated).split([self.n_users, self.n_items])
+        interaction, content, _ = self.encode()
+        fused_content, generated, _ = self.join(None, interaction, content)
+        users, items = self._smooth(self.fuse(interaction, fused_content, generated)).split(
+            [self.n_users, self.n_items]
+        )
         return users, items
 
-    def _all_nodes(self) -> tuple[Tensor, dict[str, Tensor]]:
-        interaction, content = self.encode()
-        generated = {}
-        for modality, encoded in content.items():
-            blocks = zip(encoded.split(EVAL_BLOCK), interaction.split(EVAL_BLOCK), strict=True)
-            generated[modality] = torch.cat([self.generate(modality, unit_rows(x), h) for x, h in blocks])
-        return interaction, generated
-
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Interaction and generated content embeddings of all nodes, at their own scales: users [U, D], items [I, D]."""
-        interaction, generated = self._all_nodes()
-        _, content = self.encode()
-        generated = {name: x * root_mean_square(content[name]) for name, x in generated.items()}
-        return {name: (x[: self.n_users], x[self.n_users :]) for name, x in {"id": interaction, **generated}.items()}
+        """Interaction and content embeddings of all nodes as fusion has them, generated ones at the scale of the encoded."""
+        interaction, content, _ = self.encode()
+        used, _, _ = self.join(None, interaction, content)
+        found = {"id": interaction}
+        for modality in self.modalities:
+            x = used[modality]
+            generated = self.options.denoising == "after" and self.options.generated_in == "all"
+            found[modality] = x * root_mean_square(content[modality]) if generated else x
+        return {name: (x[: self.n_users], x[self.n_users :]) for name, x in found.items()}
+
+
+def expanded(views: list[Tensor], order: float, scale: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Views and scale with which the multilinear product also holds the products of fewer views.
+
+    With u rows of zero mean and unit mean square, prod_m (1 + r u^m) = 1 + r sum u^m + r^2 sum u^m u^n + r^3 ...: summed
+    over coordinates and divided by r^2 D the linear part is 0, and beside the cosines of all pairs stands
+    r sqrt(D) times the product of three unit vectors. `total_correlation` takes unit rows, whose scale is made up for here.
+
+    Args:
+        views: M >= 3 tensors [B, D].
+        order: r > 0.
+        scale: inverse temperature of the cosines.
+    """
+    shifted = []
+    for view in views:
+        centred = view - view.mean(dim=1, keepdim=True)
+        shifted.append(1 + order * centred / root_mean_square(centred))
+    # Rows of unit length are shifted / sqrt(D (1 + r^2)), and total_correlation multiplies by D^((M-2)/2).
+    return shifted, scale * (1 + order**2) ** (len(views) / 2) / order**2
 
 
 def at_most(rows: Tensor, n: int) -> Tensor:
     """`rows`, or n of them drawn at random where there are more."""
     return rows if len(rows) <= n else rows[torch.randperm(len(rows))[:n].to(rows.device)]
-
-
-def unit_rows(x: Tensor) -> Tensor:
-    """x [B, D] with each row brought to unit mean square; zero rows stay zero."""
-    return x / root_mean_square(x)
-
-
-def root_mean_square(x: Tensor) -> Tensor:
-    """The root mean square of each row of x [B, D], at least 1e-8: [B, 1]."""
-    return x.square().mean(dim=1, keepdim=True).clamp_min(1e-16).sqrt()

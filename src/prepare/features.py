@@ -185,7 +185,11 @@ def from_matrix(
     try:
         matrix = np.load(source, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        reason = "it holds Python objects" if "Python objects" in str(error) or "allow_pickle" in str(error) else str(error).partition("\n")[0]
+        reason = (
+            "it holds Python objects"
+            if "Python objects" in str(error) or "allow_pickle" in str(error)
+            else str(error).partition("\n")[0]
+        )
         raise UserError(f"{source.name}: not a numeric .npy array: {reason}") from None
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.shape[1] == 0 or matrix.dtype.kind not in "fiu":
         what = f"{matrix.dtype} {list(matrix.shape)}" if isinstance(matrix, np.ndarray) else "an archive"

@@ -36,7 +36,9 @@ class Progress:
         self.title, self.quiet = title, quiet
         self.bar: tqdm | None = None
 
-    def __call__(self, done: float, total: float) -> None:
+    def __call__(self, done: float, total: float | None) -> None:
+        if total is None:  # of a download whose length the server does not tell
+            return
         if self.bar is None:
             self.bar = tqdm(
                 total=max(total, 1e-9),
@@ -194,10 +196,11 @@ class Pipeline:
         self._lock = take_lock(self.work / "lock")
         if self._lock is None:
             raise UserError(f"{self.folder}: another prepare is at work here; wait for it or stop it first")
-        for place in (self.folder, self.work):  # of a process that was killed while it wrote
+        for place in (self.folder, self.work, self.work / "steps"):  # of a process that was killed while it wrote
             for left in place.glob(f".*{TEMPORARY}"):
                 left.unlink(missing_ok=True)
-        write_json(self.work / OWN, {"made_by": "main.py prepare", "dataset": self.folder.name})
+        if not made_here:
+            write_json(self.work / OWN, {"made_by": "main.py prepare", "dataset": self.folder.name})
         return self
 
     def __exit__(self, *_: object) -> None:

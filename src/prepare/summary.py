@@ -21,6 +21,8 @@ from utils.dataset import SPLITS
 from utils.paths import SOURCE
 from utils.runs import write_json
 
+SHOWN = 10  # items that something went wrong with
+
 
 def sources(options: Options) -> list[Path]:
     """The files that all was made from."""
@@ -121,12 +123,16 @@ def report(options: Options, records: Mapping[str, Mapping[str, Any]]) -> list[s
             f"images: {fetched['addresses']:,} addresses = {fetched['fetched']:,} fetched + "
             f"{len(fetched['failed']):,} failed"
         )
+        lines += [f"  {name}: {reason}" for name, reason in list(fetched["failed"].items())[:SHOWN]]
     if "image" in found.get("content", {}):
         image, n = found["content"]["image"], found["content"]["items"]
         lines.append(
             f"images: {n:,} items = {image['stored']:,} stored + {image['missing']:,} without a file + "
             f"{len(image['unreadable']):,} unreadable"
         )
+        lines += [f"  {name}: {reason}" for name, reason in list(image["unreadable"].items())[:SHOWN]]
+        if options.image_encoder is None:
+            lines.append("  no features are made of them: choose an --image_encoder")
     for name, entry in found.items():
         if name.startswith("encode_"):
             lines += [f"encoder of {name.partition('_')[2]}: {entry['encoder']}", *entry["lines"]]

@@ -540,12 +540,12 @@ def test_a_run_that_diverges_says_so_in_its_results_and_keeps_what_there_was(go,
     def calculate_loss(self, batch):
         calls.append(1)
         terms = original(self, batch)
-        return terms | {"generation": terms["generation"] * math.nan} if len(calls) == 2 * STEPS + 2 else terms
+        return terms | {"alignment": terms["alignment"] * math.nan} if len(calls) == 2 * STEPS + 2 else terms
 
     monkeypatch.setattr(model_class("GTC"), "calculate_loss", calculate_loss)
     result = go("GTC")
     assert result.metrics["status"] == "diverged"
-    assert result.metrics["error"] == "epoch 3, step 2: loss term 'generation' is nan"
+    assert result.metrics["error"] == "epoch 3, step 2: loss term 'alignment' is nan"
     assert result.metrics["epochs"] == 2
     assert result.metrics["test"] is None
     assert len(history(result.folder)) == 2

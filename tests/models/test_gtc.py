@@ -4,16 +4,32 @@
 in common/test_diffusion.py). What the paper leaves open, and the model may come to do otherwise, is in `Reference.fused`.
 """
 
+import itertools
 import math
+from functools import partial
+from pathlib import Path
 
 import naive
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from helpers import problems_of
 from naive import dot, rows_of, sigmoid, unit
 from toys import BOTH, N_ITEMS, N_USERS, WIDTHS, all_scores, build, on_double, one_batch, total, toy_dataset
 
+from models.gtc import expanded
+from utils.config import read_yaml
+from utils.registry import model_class
+from utils.schema import keys_of
+from utils.settings import TrainSettings
+
 WEIGHTS = {"diff_weight": 0.7, "tc_weight": 0.4, "reg_weight": 0.3}
+# The text's choices, as configs/variants/GTC_paper.yaml has them, at sizes of a toy.
+PAPER = {
+    "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "learn_temperature": True,
+    "alignment": "total_correlation", "aligned_views": "modalities", "tc_nodes": "items", "tc_batch": 512,
+}  # fmt: skip
 PATHS = ("one_step", "ddim", "ddpm")
 
 
@@ -59,7 +75,7 @@ class Reference:
         condition = spread(self.h["id"][node])
         as_row = [torch.tensor([row], dtype=torch.float64) for row in (x_t, condition)]
         with torch.no_grad():
-            return self.model.denoisers[modality](as_row[0], torch.tensor([t]), as_row[1])[0].tolist()
+            return self.model.denoisers[modality].network(as_row[0], torch.tensor([t]), as_row[1])[0].tolist()
 
     def generated(self, modality, node):
         """Content of a node at evaluation: one fixed noise for all nodes, and no draw from the run's own stream."""
@@ -146,7 +162,7 @@ class Reference:
                 for items in (pos, neg)
             )),
             "generation": options.diff_weight * generation,
-            "total_correlation": options.tc_weight * sum(bounds) / len(bounds),
+            "alignment": options.tc_weight * sum(bounds) / len(bounds),
             "reg": options.reg_weight * naive.half_squared_l2_over_batch(*ego),
         }  # fmt: skip
 
@@ -157,9 +173,13 @@ def spread(row):
     return [value / math.sqrt(mean_square) for value in row]
 
 
+def paper(data, **options):
+    return build("GTC", data, **(PAPER | options))
+
+
 def double_model(data, **options):
     """A model in float64 whose parameters are not those of the start, where some terms would vanish."""
-    model = on_double(build("GTC", data, **(WEIGHTS | options)))
+    model = on_double(paper(data, **(WEIGHTS | options)))
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -197,11 +217,11 @@ def test_scores_are_those_of_the_specification(generation, start):
 
 def test_all_ways_of_generation_differ_and_repeat_to_the_bit():
     data = toy_dataset()
-    model = build("GTC", data)
+    model = paper(data)
     scores = {}
     for generation in PATHS:
         for start in (0.3, 1.0):
-            other = build("GTC", data, generation=generation, generation_start=start)
+            other = paper(data, generation=generation, generation_start=start)
             other.load_state_dict(model.state_dict())
             scores[generation, start] = all_scores(other)
             torch.rand(7)
@@ -216,19 +236,19 @@ def test_all_ways_of_generation_differ_and_repeat_to_the_bit():
 @pytest.mark.parametrize("steps", [1, 2, 1000])
 def test_any_number_of_ddim_steps_works(steps):
     data = toy_dataset()
-    assert torch.isfinite(all_scores(build("GTC", data, generation="ddim", generation_steps=steps))).all()
+    assert torch.isfinite(all_scores(paper(data, generation="ddim", generation_steps=steps))).all()
 
 
 def test_the_random_draws_of_training_come_from_the_seeded_stream():
     data = toy_dataset()
-    model = build("GTC", data).train()
+    model = paper(data).train()
     batch = one_batch(data)
     losses = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         losses.append(values(model.calculate_loss(batch)))
     assert losses[0] == losses[1]
-    for name in ("bpr", "generation", "total_correlation"):
+    for name in ("bpr", "generation", "alignment"):
         assert losses[0][name] != losses[2][name], name
     assert losses[0]["reg"] == losses[2]["reg"]
 
@@ -242,15 +262,15 @@ def gradients(model, term, batch):
 
 def test_each_term_trains_what_it_should():
     data = toy_dataset()
-    model, batch = build("GTC", data).train(), one_batch(data)
-    trained = {term: set(gradients(model, term, batch)) for term in ("bpr", "generation", "total_correlation", "reg")}
+    model, batch = paper(data).train(), one_batch(data)
+    trained = {term: set(gradients(model, term, batch)) for term in ("bpr", "generation", "alignment", "reg")}
     tables = {"user_embedding", "item_embedding"}
     denoisers = {name for name, _ in model.named_parameters() if name.startswith("denoisers.")}
     projections = {name for name, _ in model.named_parameters() if name.startswith("projections.")}
     assert len(denoisers) > 20
     assert trained["reg"] == tables
     assert denoisers | projections <= trained["generation"]
-    assert denoisers | projections | tables | {"log_scale"} == trained["total_correlation"]
+    assert denoisers | projections | tables | {"log_scale"} == trained["alignment"]
     assert denoisers | projections | tables <= trained["bpr"]
     assert "log_scale" not in trained["bpr"]
     assert set.union(*trained.values()) == {name for name, _ in model.named_parameters()}
@@ -259,20 +279,20 @@ def test_each_term_trains_what_it_should():
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_condition_passes_a_gradient_to_the_interaction_embedding_only_if_asked_to(detach):
     data = toy_dataset()
-    model, batch = build("GTC", data, detach_condition=detach).train(), one_batch(data)
+    model, batch = paper(data, detach_condition=detach).train(), one_batch(data)
     # Items enter the content through their features alone, so that only the condition can reach their id embeddings.
     assert ("item_embedding" in gradients(model, "generation", batch)) != detach
 
 
 @pytest.mark.parametrize(
-    ("weight", "term"), [("diff_weight", "generation"), ("tc_weight", "total_correlation"), ("reg_weight", "reg")]
+    ("weight", "term"), [("diff_weight", "generation"), ("tc_weight", "alignment"), ("reg_weight", "reg")]
 )
 def test_terms_are_proportional_to_their_weights(weight, term):
     data = toy_dataset()
     batch = one_batch(data)
     found = {}
     for value in (0.0, 0.2, 0.6):
-        model = build("GTC", data, **{weight: value}).train()
+        model = paper(data, **{weight: value}).train()
         torch.manual_seed(0)
         found[value] = values(model.calculate_loss(batch))
     assert found[0.0][term] == 0
@@ -281,7 +301,7 @@ def test_terms_are_proportional_to_their_weights(weight, term):
 
 
 def test_temperatures_and_gate_start_where_the_settings_say():
-    model = build("GTC", toy_dataset(), temperature=0.2, fusion_temperature=0.5, gate_bias=-1.5)
+    model = paper(toy_dataset(), temperature=0.2, fusion_temperature=0.5, gate_bias=-1.5)
     assert model.log_scale.exp().item() == pytest.approx(5)
     assert model.log_fusion_temperature.exp().item() == pytest.approx(0.5)
     assert model.gate_bias.item() == -1.5
@@ -289,13 +309,13 @@ def test_temperatures_and_gate_start_where_the_settings_say():
 
 def test_the_scale_of_the_contrast_is_bounded():
     data = toy_dataset()
-    model, batch = build("GTC", data).train(), one_batch(data)
+    model, batch = paper(data).train(), one_batch(data)
     found = []
     for log_scale in (math.log(100), 50.0):
         with torch.no_grad():
             model.log_scale.fill_(log_scale)
         torch.manual_seed(0)
-        found.append(model.calculate_loss(batch)["total_correlation"].item())
+        found.append(model.calculate_loss(batch)["alignment"].item())
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
@@ -318,13 +338,13 @@ def test_modality_embeddings_are_those_that_scores_are_made_of():
 
 def test_features_are_reduced_to_the_rank_asked_for():
     data = toy_dataset()
-    shapes = {rank: build("GTC", data, feature_rank=rank).projections["visual"].weight.shape[1] for rank in (0, 3, 99)}
+    shapes = {rank: paper(data, feature_rank=rank).projections["visual"].weight.shape[1] for rank in (0, 3, 99)}
     assert shapes == {0: WIDTHS["visual"], 3: 3, 99: WIDTHS["visual"]}
 
 
 def test_training_lowers_the_denoising_loss():
     data = toy_dataset()
-    model = build("GTC", data, diff_weight=1.0).train()
+    model = paper(data, diff_weight=1.0, tc_weight=0.005, beta_last=0.02).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     batch = one_batch(data, 150)
     losses = []
@@ -336,3 +356,204 @@ def test_training_lowers_the_denoising_loss():
         losses.append(terms["generation"].item() / len(BOTH))
     assert np.mean(losses[:3]) > 0.9
     assert np.mean(losses[-10:]) < 0.7
+
+
+# The design space
+
+VARIANTS = Path(__file__).resolve().parents[2] / "src/configs/variants"
+
+
+def variant(name):
+    """The settings of a ready variant at sizes of a toy; those of the harness are left out."""
+    content = read_yaml(VARIANTS / f"{name}.yaml", name)
+    known = keys_of(model_class("GTC").settings)
+    small = {"noise_steps": 20, "final_item_k": 3, "final_user_k": 4, "generation_steps": 3}
+    return {k: min(v, small[k]) if k in small else v for k, v in content.items() if k in known}
+
+
+CHOICES = {
+    "default": {},
+    "paper": variant("GTC_paper"),
+    "released": variant("GTC_released"),
+    "denoised before, gated": {"denoising": "before"},
+    "denoised before, projected": PAPER | {"denoising": "before", "generated_in": "nothing"},
+    "ego condition": PAPER | {"condition": "ego", "detach_condition": False},
+    "gates by generated content": {"denoising": "after", "generated_in": "gates"},
+    "alignment of generated content": {"denoising": "after", "generated_in": "alignment"},
+    "denoising as a task beside": {"denoising": "after", "generated_in": "nothing"},
+    "no alignment": {"alignment": "off"},
+    "pairwise": {"alignment": "pairwise", "aligned_views": "modalities", "learn_temperature": True},
+    "critic of all orders": {"aligned_views": "modalities", "tc_order": 0.3},
+    "concatenated": PAPER | {"fusion": "concat"},
+    "no graph, no product": {"knn_k": 0, "product_view": False},
+    "users of each view": PAPER | {"shared_users": False},
+    "final graphs": {"final_item_k": 3, "final_user_k": 4},
+}
+
+
+@pytest.mark.parametrize("options", CHOICES.values(), ids=CHOICES)
+def test_every_choice_trains_all_its_parameters_and_scores_repeatably(options):
+    data = toy_dataset()
+    model = build("GTC", data, **options)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    model.train()
+    for _ in range(3):
+        loss = total(model.calculate_loss(one_batch(data, 60)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+    scores = all_scores(model)
+    assert torch.isfinite(scores).all()
+    torch.rand(3)
+    assert torch.equal(all_scores(model), scores)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_choices_differ_in_what_they_score(choice):
+    """A key that nothing reads would leave the scores as they are."""
+    data = toy_dataset()
+    found = {}
+    for name in {choice, "default", "paper"}:
+        model = build("GTC", data, **CHOICES[name]).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        torch.manual_seed(0)
+        total(model.calculate_loss(one_batch(data, 60))).backward()
+        optimizer.step()
+        found[name] = all_scores(model)
+    for name, scores in found.items():
+        if name != choice:
+            assert not torch.allclose(scores, found[choice], rtol=1e-4, atol=0), f"{choice} is {name}"
+
+
+class Gated:
+    """The default's formulas in double precision, with dense matrices and loops over rows."""
+
+    def __init__(self, model, data):
+        self.model, self.options = model, model.options
+        p = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+        users, items = p["user_embedding"], p["item_embedding"]
+        graph = np.array(
+            naive.dense_normalized(naive.dense_adjacency(data.train.users, data.train.items, N_USERS, N_ITEMS))
+        )
+        ego, layers = np.concatenate([users, items]), []
+        for _ in range(self.options.n_ui_layers + 1):
+            layers.append(ego)
+            ego = graph @ ego
+        self.h = np.mean(layers, axis=0)
+        projected, graphs = {}, {}
+        for m, raw in data.features.items():
+            x = raw.astype(np.float64) - raw.mean(axis=0, dtype=np.float64)
+            x /= np.sqrt(np.square(x).mean())
+            projected[m] = x @ p[f"projections.{m}.weight"].T + p[f"projections.{m}.bias"]
+            graphs[m] = self.nearest(raw.astype(np.float64))
+        if len(projected) > 1:
+            projected["product"] = np.prod(list(projected.values()), axis=0)
+            graphs["product"] = sum(graphs.values())
+        self.content = {}
+        for view, y in projected.items():
+            gate = 1 / (1 + np.exp(-(y @ p[f"gates.{view}.weight"].T + p[f"gates.{view}.bias"])))
+            s = graphs[view]
+            rows = s.sum(axis=1)
+            scale = np.array([r**-0.5 if r > 0 else 0.0 for r in rows])
+            e = (scale[:, None] * s * scale) @ (items * gate)
+            self.content[view] = np.concatenate([graph[:N_USERS, N_USERS:] @ e, e])
+        side = np.zeros_like(self.h)
+        for view, c in self.content.items():
+            w, b = p[f"preferences.{view}.weight"], p[f"preferences.{view}.bias"]
+            side += c / (1 + np.exp(-(self.h @ w.T + b)))
+        self.z = self.h + side / len(self.content)
+        self.ego = users, items
+
+    def nearest(self, raw):
+        """Cosines to the k nearest items, the item itself first; an item of zeros has itself alone."""
+        s = np.zeros((N_ITEMS, N_ITEMS))
+        lengths = np.linalg.norm(raw, axis=1)
+        for i in range(N_ITEMS):
+            s[i, i] = 1.0
+            if lengths[i]:
+                others = [j for j in range(N_ITEMS) if j != i and lengths[j]]
+                cosine = {j: raw[i] @ raw[j] / lengths[i] / lengths[j] for j in others}
+                for j in sorted(others, key=lambda j: (-cosine[j], j))[: self.options.knn_k - 1]:
+                    s[i, j] = cosine[j]
+        return s
+
+    def loss(self, batch):
+        users, pos, neg = batch.numpy()
+        z_u, z_i = self.z[:N_USERS], self.z[N_USERS:]
+        pairs = [[float(z_u[u] @ z_i[i]) for u, i in zip(users, side, strict=True)] for side in (pos, neg)]
+        terms = []
+        for rows in (np.unique(users), N_USERS + np.unique(pos)):
+            views = [self.h[rows], np.mean([c[rows] for c in self.content.values()], axis=0)]
+            terms.append(naive.info_nce(*(view.tolist() for view in views), 1 / self.options.temperature))
+        ego = [self.ego[0][users].tolist(), self.ego[1][pos].tolist(), self.ego[1][neg].tolist()]
+        return {
+            "bpr": naive.bpr(*pairs),
+            "alignment": self.options.tc_weight * np.mean(terms),
+            "reg": self.options.reg_weight * naive.half_squared_l2_over_batch(*ego),
+        }
+
+
+@pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
+def test_default_is_that_of_its_formulas(modalities):
+    data = toy_dataset(modalities)
+    model = on_double(build("GTC", data, **WEIGHTS))
+    stream = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=stream, dtype=torch.float64))
+    reference, batch = Gated(model, data), one_batch(data, 12)
+    assert values(model.train().calculate_loss(batch)) == pytest.approx(reference.loss(batch), rel=1e-4)
+    z = torch.from_numpy(reference.z)
+    torch.testing.assert_close(all_scores(model), z[:N_USERS] @ z[N_USERS:].T, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_views", [3, 4])
+def test_critic_of_all_orders_holds_the_cosines_of_all_pairs_and_the_products_of_more(n_views):
+    stream = torch.Generator().manual_seed(1)
+    views = [torch.randn(6, 10, generator=stream, dtype=torch.float64) for _ in range(n_views)]
+    order, scale = 0.3, torch.tensor(2.0, dtype=torch.float64)
+    shifted, factor = expanded(views, order, scale)
+    rows = [F.normalize(view, dim=1) for view in shifted]
+    found = factor * 10 ** ((n_views - 2) / 2) * math.prod(rows).sum(dim=1)
+    for row, value in enumerate(found.tolist()):
+        u = [(v - v.mean()) / (v - v.mean()).square().mean().sqrt() for v in (view[row] for view in views)]
+        expected = 10.0
+        for size in range(2, n_views + 1):
+            for chosen in itertools.combinations(u, size):
+                expected += order**size * math.prod(chosen).sum().item()
+        assert value == pytest.approx(scale.item() * expected / order**2 / 10, rel=1e-6)
+
+
+def test_softmax_fusion_is_the_released_one_and_refuses_other_numbers_of_modalities():
+    data = toy_dataset()
+    model = build("GTC", data, **(PAPER | {"fusion": "softmax", "fusion_temperature": 0.5}))
+    h, v, t = (torch.randn(4, 8) for _ in range(3))
+    with torch.no_grad():
+        found = model.fuse(h, {"visual": v, "textual": t}, {})
+    for row in range(4):
+        products = torch.stack([h[row] @ v[row], h[row] @ t[row], v[row] @ t[row]]) / 0.5
+        w = products.exp() / products.exp().sum()
+        mixed = h[row] + w[0] * h[row] + w[1] * v[row] + w[2] * t[row]
+        torch.testing.assert_close(found[row], torch.cat([mixed, v[row], t[row]]))
+    for modalities in (("visual",), tuple(WIDTHS)):
+        lines = problems_of(partial(build, "GTC", toy_dataset(modalities), fusion="softmax"))
+        assert "two content modalities" in lines[0]
+
+
+def test_interaction_only_is_lightgcn():
+    data = toy_dataset()
+    options = {"fusion": "interaction", "alignment": "off", "denoising": "off", "n_ui_layers": 2}
+    gtc, lightgcn = build("GTC", data, **options), build("LightGCN", data, n_ui_layers=2)
+    with torch.no_grad():
+        lightgcn.user_embedding.copy_(gtc.user_embedding)
+        lightgcn.item_embedding.copy_(gtc.item_embedding)
+    torch.testing.assert_close(all_scores(gtc), all_scores(lightgcn))
+
+
+def test_variants_know_their_keys():
+    known = {*keys_of(model_class("GTC").settings), *keys_of(TrainSettings)}
+    for path in VARIANTS.glob("*.yaml"):
+        assert set(read_yaml(path, path.name)) <= known, path.name

@@ -35,7 +35,9 @@ def rows(table: Interactions) -> list[tuple[str, str, float, int]]:
 
 def test_ratings(tmp_path):
     path = tmp_path / "ratings_Baby.csv"
-    path.write_bytes(b"U1,0000000001,5.0,1400000000\r\nU2,B1,1,1\nU1,B1\n\nU1,B1,x,1\nU1,B1,5,1.5\n,B1,5,1\nU\xff,B1,5,1\nU3,B1,2.0,7")
+    path.write_bytes(
+        b"U1,0000000001,5.0,1400000000\r\nU2,B1,1,1\nU1,B1\n\nU1,B1,x,1\nU1,B1,5,1.5\n,B1,5,1\nU\xff,B1,5,1\nU3,B1,2.0,7"
+    )
     table, tally = read_ratings(path)
     assert rows(table) == [("U1", "0000000001", 5.0, 1400000000), ("U2", "B1", 1.0, 1), ("U3", "B1", 2.0, 7)]
     assert (tally.read, tally.kept) == (9, 3)
@@ -99,7 +101,8 @@ def meta(path: Path, lines: list[bytes], wanted: list[str], source: str = "amazo
 def test_metadata_of_2014_are_literals_and_nothing_is_run(tmp_path):
     mark = tmp_path / "ran"
     lines = [
-        b"{'asin': 'B1', 'title': \"Bob's  Cup\", 'brand': 'Acme', 'categories': [['Baby', 'Cups']], 'description': 'Red\\n cup \\d'}",
+        b"{'asin': 'B1', 'title': \"Bob's  Cup\", 'brand': 'Acme', 'categories': [['Baby', 'Cups']], "
+        b"'description': 'Red\\n cup \\d'}",
         b"{'asin': 'B9', 'title': }",  # not wanted: not read further
         b"{'title': 'Late key', 'asin': 'B2', 'imUrl': 'http://x/y.jpg'}",
         b'{"asin": "B3", "title": "JSON", "price": null}',
@@ -150,7 +153,10 @@ def test_metadata_of_2023(tmp_path):
         "categories": ["Beauty", "Bath"],
         "features": ["mild"],
         "description": ["Clean.", "Green."],
-        "images": [{"variant": "PT01", "large": "https://x/2.jpg"}, {"variant": "MAIN", "hi_res": None, "large": "https://x/1.jpg"}],
+        "images": [
+            {"variant": "PT01", "large": "https://x/2.jpg"},
+            {"variant": "MAIN", "hi_res": None, "large": "https://x/1.jpg"},
+        ],
     }
     lines = [json.dumps(content).encode(), b"{'parent_asin': 'B2'}"]
     items, tally = meta(tmp_path / "meta.gz", lines, ["B1", "B2"], "amazon2023")
@@ -174,13 +180,18 @@ def test_addresses_of_images(content, url):
 
 
 def test_fields_that_are_no_texts_are_no_text():
-    assert item_text({"title": None, "brand": {"a": 1}, "categories": [[1, ["x"]]], "description": True}, "amazon2014") == "1 x"
+    assert (
+        item_text({"title": None, "brand": {"a": 1}, "categories": [[1, ["x"]]], "description": True}, "amazon2014")
+        == "1 x"
+    )
 
 
 # Texts of one's own
 
 
-def own_texts(path: Path, content: str, columns: tuple[str, ...] = (), id_column: str | None = None) -> tuple[list[Any], Tally]:
+def own_texts(
+    path: Path, content: str, columns: tuple[str, ...] = (), id_column: str | None = None
+) -> tuple[list[Any], Tally]:
     path.write_text(content)
     *items, tally = read_texts(path, columns, id_column, {"a": 0, "b": 1, "c": 2})
     assert isinstance(tally, Tally)
@@ -204,7 +215,11 @@ def test_own_texts(tmp_path):
 @pytest.mark.parametrize(
     ("content", "columns", "problem"),
     [
-        ("title,about\n", (), "t.csv: which column holds the item's id? say --text_id NAME; its columns are title, about"),
+        (
+            "title,about\n",
+            (),
+            "t.csv: which column holds the item's id? say --text_id NAME; its columns are title, about",
+        ),
         ("id,title\n", ("titel",), "t.csv: no column 'titel' (did you mean 'title'?); its columns are id, title"),
         ("id\n", (), "t.csv: no column besides 'id' that could be a text"),
     ],
@@ -223,7 +238,9 @@ def record(asin: str, values: np.ndarray) -> bytes:
 ITEMS = {f"{name:0<10}": number for number, name in enumerate(["A", "B", "C", "D"])}
 
 
-def image_features(folder: Path, content: bytes, fill: str = "zero", **options: Any) -> tuple[np.ndarray, np.ndarray, Tally]:
+def image_features(
+    folder: Path, content: bytes, fill: str = "zero", **options: Any
+) -> tuple[np.ndarray, np.ndarray, Tally]:
     source, target = folder / "image_features_Baby.b", folder / "image_feat.npy"
     source.write_bytes(content)
     tally, mask = from_records(source, ITEMS, target, fill, width=4, **options)
@@ -262,8 +279,10 @@ def test_a_wrong_record_size_is_refused(tmp_path):
     values = np.linspace(0.1, 1.3, 8, dtype=np.float32)
     whole = b"".join(record(name, values[:4]) for name in "ABCD")
     (problem,) = problems_of(lambda: image_features(tmp_path, whole[:-5]))
-    assert problem.startswith("image_features_Baby.b: 99 bytes are 3 records of 26 bytes (10 of ASIN and 4 float32) and 21 bytes")
-    matrix, mask, tally = image_features(tmp_path, whole[:-5], accept_truncated=True)
+    assert problem.startswith(
+        "image_features_Baby.b: 99 bytes are 3 records of 26 bytes (10 of ASIN and 4 float32) and 21 bytes"
+    )
+    _, mask, tally = image_features(tmp_path, whole[:-5], accept_truncated=True)
     assert mask.tolist() == [True, True, True, False]
     assert (tally.read, dropped(tally)) == (4, {"cut off at the end of the file": 1})
     # Of another width, 5 floats, the sizes happen to divide: 26 * 30 bytes.
@@ -306,7 +325,9 @@ def test_own_matrices_go_by_ids_or_by_number(tmp_path):
 )
 def test_other_arrays_are_refused(tmp_path, content, problem):
     np.save(tmp_path / "a.npy", content, allow_pickle=True)
-    assert problems_of(lambda: from_matrix(tmp_path / "a.npy", ["p"], {"p": 0}, tmp_path / "x_feat.npy", "zero")) == [problem]
+    assert problems_of(lambda: from_matrix(tmp_path / "a.npy", ["p"], {"p": 0}, tmp_path / "x_feat.npy", "zero")) == [
+        problem
+    ]
 
 
 # Files
@@ -314,14 +335,19 @@ def test_other_arrays_are_refused(tmp_path, content, problem):
 
 def test_raw_files_are_found_by_category(tmp_path):
     (problem,) = problems_of(lambda: find_raw(tmp_path, "amazon2014", "Baby", None))
-    assert problem.startswith(f"{tmp_path}: no reviews_Baby_5.json.gz or ratings_Baby.csv; no such files there. Put it there")
+    assert problem.startswith(
+        f"{tmp_path}: no reviews_Baby_5.json.gz or ratings_Baby.csv; no such files there. Put it there"
+    )
     for name in ("ratings_Baby.csv", "meta_Baby.json.gz"):
         (tmp_path / name).touch()
     assert set(find_raw(tmp_path, "amazon2014", "Baby", None)) == {"ratings", "meta"}
     (tmp_path / "reviews_Baby_5.json.gz").touch()
     assert set(find_raw(tmp_path, "amazon2014", "Baby", None)) == {"reviews", "meta"}
     assert set(find_raw(tmp_path, "amazon2014", "Baby", "ratings")) == {"ratings", "meta"}
-    assert "there is meta_Baby.json.gz, ratings_Baby.csv" in problems_of(lambda: find_raw(tmp_path, "amazon2014", "X", None))[0]
+    assert (
+        "there is meta_Baby.json.gz, ratings_Baby.csv"
+        in problems_of(lambda: find_raw(tmp_path, "amazon2014", "X", None))[0]
+    )
 
 
 def test_addresses_of_files():

@@ -11,7 +11,17 @@ import pytest
 from helpers import problems_of
 
 from prepare import interactions
-from prepare.interactions import Collector, Interactions, above, k_core, load, renumbered, save, without_repeats, write_mapping
+from prepare.interactions import (
+    Collector,
+    Interactions,
+    above,
+    k_core,
+    load,
+    renumbered,
+    save,
+    without_repeats,
+    write_mapping,
+)
 from prepare.lines import MAX_LINE, Tally, read_lines, shown, tally_lines
 from prepare.tables import moment, read_own
 from utils.id_mapping import original_ids
@@ -57,7 +67,7 @@ def test_the_separator_is_found(tmp_path, separator):
 
 def test_columns_may_be_named_and_gzip_and_a_mark_of_utf8_are_read(tmp_path):
     content = gzip.compress("\ufeffwho;what;x_label\nu;i;train\nu;j;2\n".encode())
-    table, tally = own(tmp_path, content, user="who", item="what", split="x_label")
+    table, _ = own(tmp_path, content, user="who", item="what", split="x_label")
     assert pairs(table) == [("u", "i"), ("u", "j")]
     assert (table.ratings, table.times) == (None, None)
     assert table.labels is not None
@@ -127,7 +137,16 @@ def test_columns_that_are_not_there_are_named(tmp_path, content, columns, proble
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("5", 5), (" 5.9 ", 5), ("-1.5", -2), ("1e3", 1000), ("2020-01-01T00:00:01Z", 1577836801), ("x", None), ("nan", None), ("", None)],
+    [
+        ("5", 5),
+        (" 5.9 ", 5),
+        ("-1.5", -2),
+        ("1e3", 1000),
+        ("2020-01-01T00:00:01Z", 1577836801),
+        ("x", None),
+        ("nan", None),
+        ("", None),
+    ],
 )
 def test_times(text, value):
     assert moment(text) == value
@@ -194,7 +213,14 @@ def test_threshold():
 
 
 def test_repeated_pairs():
-    rows = [("a", "x", 1.0, 9), ("a", "y", 2.0, 1), ("a", "x", 3.0, 5), ("a", "x", 4.0, 5), ("b", "x", 5.0, 9), ("a", "x", 6.0, 9)]
+    rows = [
+        ("a", "x", 1.0, 9),
+        ("a", "y", 2.0, 1),
+        ("a", "x", 3.0, 5),
+        ("a", "x", 4.0, 5),
+        ("b", "x", 5.0, 9),
+        ("a", "x", 6.0, 9),
+    ]
     for keep, times, rating in (("first", True, 3.0), ("last", True, 6.0), ("first", False, 1.0), ("last", False, 6.0)):
         tally = Tally("t", "rows")
         table = made(rows, times=times)
@@ -217,7 +243,11 @@ def naive_core(rows: list[tuple[int, int]], k: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 def test_k_core(k):
     random = np.random.default_rng(k)
-    rows = list(dict.fromkeys((int(u), int(i)) for u, i in zip(random.zipf(1.4, 900) % 90, random.zipf(1.4, 900) % 90, strict=True)))
+    rows = list(
+        dict.fromkeys(
+            (int(u), int(i)) for u, i in zip(random.zipf(1.4, 900) % 90, random.zipf(1.4, 900) % 90, strict=True)
+        )
+    )
     tally = Tally("t", "rows")
     table, rounds = k_core(made(rows, False, False), k, tally)  # type: ignore[arg-type]
     assert [(int(u), int(i)) for u, i in pairs(table)] == naive_core(rows, k)

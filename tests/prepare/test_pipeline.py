@@ -27,7 +27,9 @@ class Chain:
 
     def steps(self) -> list[Step]:
         return [
-            Step("first", self.step("first", self.source, self.middle), [self.source], [self.middle], (), {"k": self.k}),
+            Step(
+                "first", self.step("first", self.source, self.middle), [self.source], [self.middle], (), {"k": self.k}
+            ),
             Step("second", self.step("second", self.middle, self.end), [self.middle], [self.end], version=self.version),
         ]
 
@@ -130,7 +132,7 @@ def test_a_step_that_fails_leaves_no_record_and_no_file(chain):
 
 def test_what_no_step_makes_any_more_is_taken_away_unless_somebody_changed_it(chain):
     chain.run()
-    first, second = chain.steps()
+    first, _ = chain.steps()
     for text, there in (("", False), ("mine", True)):
         if text:
             chain.run()

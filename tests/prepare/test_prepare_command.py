@@ -17,12 +17,20 @@ import pandas as pd
 import pytest
 from cli_tools import Outcome, contents, run_here, trained
 
+from prepare.encoders import ENCODERS, Encoder, EncoderSource, EncoderSpec
 from prepare.raw import RawSpec, write_raw
+from prepare.store import ContentStore
 
-SIZES: dict[str, Any] = {"users": 60, "items": 40, "interactions": 600, "extra_ratings": 90, "extra_items": 15, "extra_images": 3}
-DEFECTS: dict[str, Any] = {
-    "malformed": 3, "duplicated": 4, "missing_metadata": 5, "empty_text": 2, "non_utf8": 3, "missing_images": 6, "broken_images": 2,
-}  # fmt: skip
+SIZES: dict[str, Any] = {
+    "users": 60,
+    "items": 40,
+    "interactions": 600,
+    "extra_ratings": 90,
+    "extra_items": 15,
+    "extra_images": 3,
+}
+DEFECTS: dict[str, Any] = {"malformed": 3, "duplicated": 4, "missing_metadata": 5, "empty_text": 2, "non_utf8": 3}
+DEFECTS |= {"missing_images": 6, "broken_images": 2}
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +46,15 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of one's own with interactions, texts and audio features."""
     folder = tmp_path_factory.mktemp("own")
     random = np.random.default_rng(0)
-    pairs = sorted({(int(u), int(i)) for u, i in zip(random.integers(0, 30, 500), random.integers(0, 25, 500), strict=True)})
+    pairs = sorted(
+        {(int(u), int(i)) for u, i in zip(random.integers(0, 30, 500), random.integers(0, 25, 500), strict=True)}
+    )
     with open(folder / "x.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["who", "what", "stars", "when"])
-        writer.writerows((f"user {u}", f"item/{i}", int(random.integers(1, 6)), 1000 + n) for n, (u, i) in enumerate(pairs))
+        writer.writerows(
+            (f"user {u}", f"item/{i}", int(random.integers(1, 6)), 1000 + n) for n, (u, i) in enumerate(pairs)
+        )
     with open(folder / "items.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["what", "title", "about"])
@@ -85,8 +97,8 @@ def test_amazon_2014_becomes_a_data_set_that_trains(raw, tmp_path):
     assert (np.load(folder / "image_feat.npy")[~mask] == 0).all()
     assert (~np.load(folder / "text_mask.npy")).sum() == 7
     outcome = trained(
-        "-m", "VBPR", "-d", "baby", "--data_path", tmp_path, "--output_dir", tmp_path / "runs", "--cache_dir", tmp_path / "cache",
-        "--epochs", 1, "--topk", 5, 10, 20, "--device", "cpu",
+        "-m", "VBPR", "-d", "baby", "--data_path", tmp_path, "--output_dir", tmp_path / "runs",
+        "--cache_dir", tmp_path / "cache", "--epochs", 1, "--topk", 5, 10, 20, "--device", "cpu",
     )  # fmt: skip
     assert "40 items" in outcome.out
 
@@ -170,7 +182,9 @@ def test_the_mean_may_fill_missing_rows(raw, tmp_path):
     for stem in ("image", "text"):
         matrix, mask = (np.load(tmp_path / "baby" / f"{stem}_{what}.npy") for what in ("feat", "mask"))
         assert (~mask).any()
-        np.testing.assert_allclose(matrix[~mask], np.tile(matrix[mask].mean(axis=0), ((~mask).sum(), 1)), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            matrix[~mask], np.tile(matrix[mask].mean(axis=0), ((~mask).sum(), 1)), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_what_is_not_asked_for_any_more_is_taken_away(raw, tmp_path):
@@ -184,14 +198,21 @@ def test_what_is_not_asked_for_any_more_is_taken_away(raw, tmp_path):
 def test_the_manifest_says_how_it_was_made(raw, tmp_path):
     prepare(tmp_path, "baby", "--raw", raw)
     content = manifest(tmp_path / "baby")
-    assert [entry["file"] for entry in content["inputs"]] == ["reviews_Baby_5.json.gz", "meta_Baby.json.gz", "image_features_Baby.b"]
+    assert [entry["file"] for entry in content["inputs"]] == [
+        "reviews_Baby_5.json.gz",
+        "meta_Baby.json.gz",
+        "image_features_Baby.b",
+    ]
     assert all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in content["inputs"])
     assert content["source"] == {"name": "amazon2014", "category": "Baby"}
     assert content["counts"]["users"] == 60
     assert content["parameters"]["filter"] == {"threshold": None, "duplicates": "first", "k_core": 5, "keep_ids": False}
     assert content["modalities"]["text"]["encoder"] == "tfidf"
     assert {"numpy", "lmdb", "scipy"} <= content["versions"].keys()
-    assert set(content["files"]) == {path.name for path in (tmp_path / "baby").iterdir()} - {".prepare", "manifest.json"}
+    assert set(content["files"]) == {path.name for path in (tmp_path / "baby").iterdir()} - {
+        ".prepare",
+        "manifest.json",
+    }
 
 
 def test_amazon_2023(tmp_path):
@@ -205,7 +226,11 @@ def test_amazon_2023(tmp_path):
 
 @pytest.mark.parametrize(
     ("cut", "file", "planted"),
-    [("reviews", "reviews_Baby_5.json.gz", 600), ("meta", "meta_Baby.json.gz", 40), ("images", "image_features_Baby.b", 43)],
+    [
+        ("reviews", "reviews_Baby_5.json.gz", 600),
+        ("meta", "meta_Baby.json.gz", 40),
+        ("images", "image_features_Baby.b", 43),
+    ],
 )
 def test_files_that_end_early_are_refused_unless_accepted(tmp_path, cut, file, planted):
     write_raw(RawSpec(**SIZES, cut=(cut,)), tmp_path / "raw")
@@ -230,7 +255,10 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(raw: Path, tmp_path: Path) -> Iterator[str]:
     """The raw files where their publisher would have them."""
-    for folder, names in (("categoryFiles", ("reviews_Baby_5.json.gz", "meta_Baby.json.gz")), ("image_features/categoryFiles", ("image_features_Baby.b",))):
+    for folder, names in (
+        ("categoryFiles", ("reviews_Baby_5.json.gz", "meta_Baby.json.gz")),
+        ("image_features/categoryFiles", ("image_features_Baby.b",)),
+    ):
         (tmp_path / "www" / folder).mkdir(parents=True)
         for name in names:
             (tmp_path / "www" / folder / name).write_bytes((raw / name).read_bytes())
@@ -265,12 +293,58 @@ def test_a_file_that_is_not_published_is_said(server, tmp_path):
     assert "404" in outcome.err
 
 
+class Colours(Encoder):
+    """The mean colour of an image."""
+
+    def __init__(self, spec: EncoderSpec, reads: str) -> None:
+        self.transform = lambda image: np.asarray(image, dtype=np.float32).mean(axis=(0, 1))
+
+    def encode(self, batch: Any) -> Any:
+        return np.stack(list(batch))
+
+    def record(self) -> dict[str, Any]:
+        return {"model": "mean colour"}
+
+
+def test_images_are_fetched_by_their_addresses(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "colours", EncoderSource(("image",), Colours))
+    spec = RawSpec(**{**SIZES, "extra_images": 0}, image_files=1, image_base=f"{server}/images/", missing_images=3)
+    write_raw(spec, tmp_path / "raw", "amazon2023")
+    (tmp_path / "raw" / "images").rename(tmp_path / "www" / "images")
+    words = ("--source", "amazon2023", "--category", "Baby", "--raw", tmp_path / "raw", "--image_encoder", "colours")
+    outcome = prepare(tmp_path, "new", *words)
+    assert "there are no images; --download fetches them" in outcome.err
+    prepare(tmp_path, "plain", *words[:-2])
+    table = pd.read_csv(tmp_path / "plain" / "i_id_mapping.csv", sep="\t")
+    lost, *_ = [name for name in table.original if (tmp_path / "www" / "images" / f"{name}.png").exists()]
+    (tmp_path / "www" / "images" / f"{lost}.png").unlink()
+    outcome = prepare(tmp_path, "new", *words, "--download")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "images: 37 addresses = 36 fetched + 1 failed" in outcome.out
+    assert f"  {lost}: " in outcome.out
+    assert "images: 40 items = 36 stored + 4 without a file + 0 unreadable" in outcome.out
+    mask = np.load(tmp_path / "new" / "image_mask.npy")
+    assert (~mask).sum() == 4
+    assert not mask[table.original.tolist().index(lost)]
+    assert prepare(tmp_path, "new", *words, "--download").out.count(": unchanged") == 9
+
+
 # Own data
 
 
 def test_own_data_of_any_ids_and_modalities(own, tmp_path):
-    words = ("--interactions", own / "x.csv", *OWN, "--texts", own / "items.csv", "--features", f"audio={own / 'a.npy'}")
-    outcome = prepare(tmp_path, "mine", *words, "--feature_ids", own / "ids.txt", "--threshold", 2, "--split", "chronological")
+    words = (
+        "--interactions",
+        own / "x.csv",
+        *OWN,
+        "--texts",
+        own / "items.csv",
+        "--features",
+        f"audio={own / 'a.npy'}",
+    )
+    outcome = prepare(
+        tmp_path, "mine", *words, "--feature_ids", own / "ids.txt", "--threshold", 2, "--split", "chronological"
+    )
     assert (outcome.code, outcome.err) == (0, "")
     folder = tmp_path / "mine"
     items = pd.read_csv(folder / "i_id_mapping.csv", sep="\t")
@@ -290,7 +364,9 @@ def test_own_data_of_any_ids_and_modalities(own, tmp_path):
 
 
 def test_numbers_and_a_given_split_may_stay(own, tmp_path):
-    (tmp_path / "x.tsv").write_text("userID\titemID\tx_label\n" + "".join(f"{u}\t{i}\t{(u + i) % 3}\n" for u in range(6) for i in range(24, -1, -1)))
+    (tmp_path / "x.tsv").write_text(
+        "userID\titemID\tx_label\n" + "".join(f"{u}\t{i}\t{(u + i) % 3}\n" for u in range(6) for i in range(24, -1, -1))
+    )
     words = ("--interactions", tmp_path / "x.tsv", "--columns", "split=x_label", "--split", "given", "--keep_ids")
     outcome = prepare(tmp_path, "mine", *words, "--features", f"acoustic={own / 'a.npy'}")
     assert (outcome.code, outcome.err) == (0, "")
@@ -300,8 +376,6 @@ def test_numbers_and_a_given_split_may_stay(own, tmp_path):
 
 
 def test_images_go_into_the_store_as_they_came(tmp_path):
-    from prepare.store import ContentStore
-
     write_raw(RawSpec(**{**SIZES, "extra_images": 0}, missing_images=4), tmp_path / "raw", "own")
     (table,) = [path for path in (tmp_path / "raw").iterdir() if path.name.startswith("interactions")]
     outcome = prepare(tmp_path, "mine", "--interactions", table, "--k_core", 5, "--images", tmp_path / "raw" / "images")
@@ -339,7 +413,10 @@ def test_a_folder_of_somebody_elses_is_left_alone(own, tmp_path):
         (["--interactions", "X", "--raw", "x"], "--raw does not go with --interactions"),
         (["--raw", "x", "--texts", "y"], "--texts does not go without --interactions"),
         (["--interactions", "X", "--split", "random"], "--split: expected mmrec, chronological"),
-        (["--interactions", "X", "--split", "global_time", "--seed", "3"], "--seed: the split global_time draws nothing"),
+        (
+            ["--interactions", "X", "--split", "global_time", "--seed", "3"],
+            "--seed: the split global_time draws nothing",
+        ),
         (["--interactions", "X", "--ratios", "0.5", "0.5"], "--ratios: expected three shares"),
         (["--interactions", "X", "--ratios", "0.5", "0.5", "0.5"], "--ratios: expected three shares"),
         (["--interactions", "X", "--threshold", "high"], "--threshold: expected a number, got 'high'"),
@@ -348,21 +425,39 @@ def test_a_folder_of_somebody_elses_is_left_alone(own, tmp_path):
         (["--interactions", "X", "--features", "audio=A"], "which item is which row?"),
         (["--interactions", "X", "--features", "a-b=A", "--keep_ids"], "'a-b' cannot name a modality"),
         (["--interactions", "X", "--text_encoder", "tfidf"], "there are no texts; name their table by --texts"),
-        (["--interactions", "X", "--image_encoder", "torchvision"], "there are no images; name their folder by --images"),
-        (["--interactions", "X", "--texts", "T", "--text_encoder", "tfdif"], "unknown encoder 'tfdif' (did you mean 'tfidf'?)"),
+        (
+            ["--interactions", "X", "--image_encoder", "torchvision"],
+            "there are no images; name their folder by --images",
+        ),
+        (
+            ["--interactions", "X", "--texts", "T", "--text_encoder", "tfdif"],
+            "unknown encoder 'tfdif' (did you mean 'tfidf'?)",
+        ),
         (["--interactions", "X", "--texts", "T", "--text_encoder", "{encoder: tfidf, dim: 0}"], "dim"),
         (["--interactions", "X", "--images", "none"], "there is no folder none"),
         (["--interactions", "X", "--columns", "user=who,item=what", "--k_core", "90"], "no interaction is left of"),
-        (["--interactions", "X", "--columns", "user=who,item=what", "--threshold", "2"], "the interactions have no ratings"),
+        (
+            ["--interactions", "X", "--columns", "user=who,item=what", "--threshold", "2"],
+            "the interactions have no ratings",
+        ),
         (["--interactions", "X", "--columns", "user=who,item=what", "--split", "leave_one_out"], "have no times"),
-        (["--interactions", "X", "--columns", "user=who,item=what", "--keep_ids"], "expected ids of users that are whole numbers"),
+        (
+            ["--interactions", "X", "--columns", "user=who,item=what", "--keep_ids"],
+            "expected ids of users that are whole numbers",
+        ),
         (["--raw", "x", "--source", "amazon2015", "--category", "Baby"], "--source: expected amazon2014, amazon2023"),
     ],
 )
 def test_mistakes_are_a_line_each_and_code_2(own, tmp_path, words, problem):
     table = tmp_path / "table.csv"
     table.write_text("who,what\n" + "".join(f"{u},{i}\n" for u in "abc" for i in range(9)))
-    places = {"X": table, "A": own / "a.npy", "audio=A": f"audio={own / 'a.npy'}", "T": own / "items.csv", "a-b=A": f"a-b={own / 'a.npy'}"}
+    places = {
+        "X": table,
+        "A": own / "a.npy",
+        "audio=A": f"audio={own / 'a.npy'}",
+        "T": own / "items.csv",
+        "a-b=A": f"a-b={own / 'a.npy'}",
+    }
     outcome = prepare(tmp_path / "data", "mine", *(places.get(word, word) for word in words))
     assert outcome.code == 2
     assert problem in outcome.err

@@ -61,7 +61,9 @@ def test_the_random_split_is_that_of_its_seed():
     assert (first == split(data, "mmrec", seed=1)).all()
     assert (first != split(data, "mmrec", seed=2)).any()
     # What it holds out is spread over a user's rows: not the last ones of the file or in time.
-    held = np.concatenate([np.flatnonzero(split(table([100], seed), "mmrec", seed=seed) != TRAIN) for seed in range(200)])
+    held = np.concatenate(
+        [np.flatnonzero(split(table([100], seed), "mmrec", seed=seed) != TRAIN) for seed in range(200)]
+    )
     counts = np.bincount(held, minlength=100)
     assert held.size == 4000
     assert abs(counts.mean() - 40) < 1e-9
