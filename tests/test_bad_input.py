@@ -778,6 +778,7 @@ def test_resume_with_other_code(world: Path, tmp_path_factory: pytest.TempPathFa
     with open(code / "models" / "vbpr.py", "a") as file:
         file.write("\n")
     monkeypatch.setattr("utils.paths.SOURCE", code)
+    monkeypatch.setattr("utils.registry.MODELS", code / "models")
     refused(world, *words, says="the code has changed since this run began; start it anew without --resume")
 
 
