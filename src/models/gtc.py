@@ -265,17 +265,16 @@ class GTC(GeneralRecommender):
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
         options = self.options
+        place = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
         if options.final_item_k or options.final_user_k:
             nodes = torch.arange(self.n_users + self.n_items, device=batch.device)  # neighbours are fused, too
-            place = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
         else:
-            rows = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
-            nodes, place = rows.unique(return_inverse=True)
+            nodes, place = place.unique(return_inverse=True)
         whole, views, before = self.encode()
         interaction = F.embedding(nodes, whole)
         content = {view: F.embedding(nodes, x) for view, x in views.items()}
         fused_content, generated, after = self.join(nodes, interaction, content)
-        fused = self._smooth(self.fuse(interaction, fused_content, generated), place)
+        fused = self._smooth(self.fuse(interaction, fused_content, generated))
         user, pos, neg = F.embedding(place, fused)
         aligned = generated if generated and options.generated_in in ("all", "alignment") else content
         ego = batch_rows(batch, self.user_embedding, self.item_embedding)
@@ -286,7 +285,7 @@ class GTC(GeneralRecommender):
             terms["alignment"] = options.tc_weight * self._align(interaction, aligned, place)
         return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(*ego)}
 
-    def _smooth(self, fused: Tensor, place: Tensor | None = None) -> Tensor:
+    def _smooth(self, fused: Tensor) -> Tensor:
         """`fused` of all nodes plus its smoothing over the final item and user graphs, where there are any."""
         if not (self.options.final_item_k or self.options.final_user_k):
             return fused

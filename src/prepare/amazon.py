@@ -14,7 +14,7 @@ from typing import Any
 from prepare.interactions import Collector, Interactions
 from prepare.lines import Advance, Tally, read_lines
 from prepare.tables import REPLACED, id_problem, number
-from prepare.texts import Item
+from prepare.texts import Item, first_wanted
 from utils.config import read_yaml
 from utils.errors import UserError
 from utils.paths import CONFIGS
@@ -219,13 +219,7 @@ def read_meta(
         name = _text(content.get(key)).strip()
         if problem := id_problem(name, key):
             tally.drop(f"malformed: {problem}", at, line)
-        elif name not in wanted:
-            tally.drop("of items that are not kept", 0)
-        elif name in seen:
-            tally.drop("of an item that has one already", at, name)
-        else:
-            seen.add(name)
-            tally.kept += 1
+        elif first_wanted(name, wanted, seen, tally, at):
             text = item_text(content, source)
             if not text:
                 tally.note("kept, without any text", at, name)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def pickle_user_graph(source: Path, target: Path) -> tuple[int, int]:
     try:
         with open(source, "rb") as file, np.load(file, allow_pickle=False) as stored:
             n_users = len(stored["indptr"]) - 1
-    except Exception as error:  # read_arrays says what is wrong, where it is not the file itself
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{source}: not a user graph in .npz form ({type(error).__name__})") from None
     graph = read_arrays(source, n_users)
     lists = {}
@@ -136,7 +137,7 @@ def pickle_user_graph(source: Path, target: Path) -> tuple[int, int]:
         part = slice(graph.indptr[user], graph.indptr[user + 1])
         lists[user] = [graph.indices[part].tolist(), graph.data[part].tolist()]
     buffer = io.BytesIO()
-    np.save(buffer, np.array(lists, dtype=object), allow_pickle=True)
+    np.save(buffer, np.array(lists, dtype=object), allow_pickle=True)  # MMRec's format is a pickle; it is not read here
     write_bytes(target, buffer.getvalue())
     return n_users, len(graph.indices)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,19 @@ class Item:
     id: str
     text: str
     image: str = ""
+
+
+def first_wanted(name: str, wanted: Container[str], seen: set[str], tally: Tally, at: int) -> bool:
+    """Whether an item's row is kept, which it counts: the first one of an item that is wanted, noted in `seen`."""
+    if name not in wanted:
+        tally.drop("of items that are not kept", 0)
+    elif name in seen:
+        tally.drop("of an item that has one already", at, name)
+    else:
+        seen.add(name)
+        tally.kept += 1
+        return True
+    return False
 
 
 def read_texts(
@@ -52,13 +65,7 @@ def read_texts(
         name = row[key].strip()
         if problem := id_problem(name, "item"):
             tally.drop(problem, at, " ".join(row))
-        elif name not in wanted:
-            tally.drop("of items that are not kept", 0)
-        elif name in seen:
-            tally.drop("of an item that has one already", at, name)
-        else:
-            seen.add(name)
-            tally.kept += 1
+        elif first_wanted(name, wanted, seen, tally, at):
             text = " ".join(" ".join(row[place].split()) for place in places if row[place].strip())
             if not text:
                 tally.note("kept, without any text", at, name)
