@@ -16,16 +16,22 @@ def standardized_features(dataset: Dataset, modality: str, rank: int) -> Tensor:
     """The features of a modality with zero mean and unit mean square, float32 [I, min(F, rank)].
 
     With 0 < `rank` < F they are reduced to their leading `rank` principal components, the best linear approximation of
-    that rank; a linear layer over them is one over the raw features restricted to those directions. Computed
-    on the CPU with a fixed seed, whatever the device, and kept in the data set's cache.
+    that rank; a linear layer over them is one over the raw features restricted to those directions. Items that lack the
+    modality take no part, and have rows of zeros. Computed on the CPU with a fixed seed, whatever the device, and kept
+    in the data set's cache.
     """
     raw = dataset.features[modality]
 
     def build() -> dict[str, NDArray[np.float32]]:
-        centred = raw - raw.mean(axis=0, dtype=np.float64).astype(np.float32)
+        present = dataset.present.get(modality)
+        own = raw if present is None else raw[present]
+        n = max(len(own), 1)
+        centred = raw - (own.sum(axis=0, dtype=np.float64) / n).astype(np.float32)
+        if present is not None:
+            centred[~present] = 0
         if 0 < rank < centred.shape[1]:
             centred = centred @ leading_directions(centred, rank)
-        scale = np.sqrt(np.mean(np.square(centred), dtype=np.float64))
+        scale = np.sqrt(np.mean(np.square(centred), dtype=np.float64) * (len(raw) / n))
         return {"features": (centred / (scale if scale > 0 else 1)).astype(np.float32)}
 
     inputs = {"features": dataset.fingerprint[modality], "rank": rank}

@@ -37,6 +37,7 @@ from common.features import standardized_features
 from common.graph import SparseMatrix
 from common.init import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_correlation
+from common.missing import view_presence, without_fills, without_items
 from common.neighbours import cosine_graph, mixed_item_graph, normalize_by_row_sums
 from common.user_graph import UserGraph
 from utils.dataset import Dataset
@@ -112,6 +113,7 @@ class GTC(GeneralRecommender):
 
     settings = GTCConfig
     needs_features = True
+    present: Tensor | None  # bool [N, V]: which node has which content view; None where nothing is missing
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
         super().__init__(config, dataset)
@@ -126,6 +128,9 @@ class GTC(GeneralRecommender):
         self.views = list(self.modalities)
         if self.gated and options.product_view and len(self.views) > 1:
             self.views.append(PRODUCT)
+        dataset = without_fills(dataset)
+        made_of = {view: self.modalities if view == PRODUCT else [view] for view in self.views}
+        self.register_buffer("present", view_presence(dataset, made_of), persistent=False)
         self.user_embedding = xavier_uniform_embedding(self.n_users, width)
         self.item_embedding = xavier_uniform_embedding(self.n_items, width)
         self.graph = self.interaction_graph(dataset)
@@ -168,6 +173,9 @@ class GTC(GeneralRecommender):
         graphs = {m: cosine_graph(dataset, m, self.options.knn_k) for m in self.modalities}
         if PRODUCT in self.views:
             graphs[PRODUCT] = reduce(lambda a, b: a + b, graphs.values())
+        if self.present is not None:
+            items = self.present[self.n_users :].T.numpy()
+            graphs = {view: without_items(graphs[view], there) for view, there in zip(graphs, items, strict=True)}
         return nn.ModuleDict({view: SparseMatrix(normalize_by_row_sums(graph)) for view, graph in graphs.items()})
 
     def encode(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -179,7 +187,8 @@ class GTC(GeneralRecommender):
             projected[PRODUCT] = reduce(torch.mul, projected.values())
         loss = ego.new_zeros(())
         if options.denoising == "before":
-            projected, loss = self._denoise(projected, self.item_embedding)
+            there = None if self.present is None else self.present[self.n_users :]
+            projected, loss = self._denoise(projected, self.item_embedding, there)
         if self.gated:
             return self.graph.propagate_mean(ego, options.n_ui_layers), self._gated(projected), loss
 
@@ -191,14 +200,14 @@ class GTC(GeneralRecommender):
         content = {
             view: propagated(items, False)
             + (users if options.shared_users else propagated(self.user_embeddings[view], True))
-            for view, items in projected.items()
+            for view, items in self._kept(projected).items()
         }
-        return users + propagated(self.item_embedding, False), content, loss
+        return users + propagated(self.item_embedding, False), self._kept(content), loss
 
     def _gated(self, projected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         items = []
-        for view, content in projected.items():
-            gated = self.item_embedding * torch.sigmoid(self.gates[view](content))
+        start = {view: self.item_embedding * torch.sigmoid(self.gates[view](x)) for view, x in projected.items()}
+        for view, gated in self._kept(start).items():
             if self.item_graphs:
                 for _ in range(self.options.n_mm_layers):
                     gated = self.item_graphs[view](gated)
@@ -206,21 +215,48 @@ class GTC(GeneralRecommender):
         users = self.graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
         return {view: torch.cat(pair) for view, pair in zip(projected, zip(users, items, strict=True), strict=True)}
 
-    def _denoise(self, content: Mapping[str, Tensor], condition: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Denoised content [B, D] of each view given the nodes' interaction embeddings, and in training the loss."""
-        options, generated, loss = self.options, {}, condition.new_zeros(())
-        for view, start in content.items():
-            denoiser: Any = self.denoisers[view]
-            if self.training:
-                generated[view], own = denoiser.estimate(start, condition)
+    def _kept(self, content: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Content of all nodes [N, D], or of all items [I, D], with rows of zeros where a node lacks the view."""
+        if self.present is None:
+            return dict(content)
+        return {v: x * self.present[-len(x) :, k : k + 1] for k, (v, x) in enumerate(content.items())}
+
+    def _denoise(
+        self, content: Mapping[str, Tensor], condition: Tensor, there: Tensor | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Denoised content [B, D] of each view given the nodes' interaction embeddings, and in training the loss.
+
+        A node that by `there` (bool [B, V]) lacks a view has zeros for it, and no part in its loss.
+        """
+        generated, loss = {}, condition.new_zeros(())
+        for k, (view, start) in enumerate(content.items()):
+            if there is None:
+                generated[view], own = self._denoise_view(view, start, condition)
+                loss = loss + own
+            elif len(rows := there[:, k].nonzero()[:, 0]):
+                found, own = self._denoise_view(view, F.embedding(rows, start), F.embedding(rows, condition))
+                generated[view] = torch.zeros_like(start).index_copy(0, rows, found)
                 loss = loss + own
             else:
-                blocks = zip(start.split(EVAL_BLOCK), condition.split(EVAL_BLOCK), strict=True)
-                how = options.generation, options.generation_start, options.generation_steps
-                generated[view] = torch.cat([denoiser.generate(x, c, *how) for x, c in blocks])
+                generated[view] = torch.zeros_like(start)
         return generated, loss
 
-    def fuse(self, interaction: Tensor, content: Mapping[str, Tensor], generated: Mapping[str, Tensor]) -> Tensor:
+    def _denoise_view(self, view: str, start: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        denoiser: Any = self.denoisers[view]
+        if self.training:
+            found: tuple[Tensor, Tensor] = denoiser.estimate(start, condition)
+            return found
+        blocks = zip(start.split(EVAL_BLOCK), condition.split(EVAL_BLOCK), strict=True)
+        how = self.options.generation, self.options.generation_start, self.options.generation_steps
+        return torch.cat([denoiser.generate(x, c, *how) for x, c in blocks]), start.new_zeros(())
+
+    def fuse(
+        self,
+        interaction: Tensor,
+        content: Mapping[str, Tensor],
+        generated: Mapping[str, Tensor],
+        there: Tensor | None = None,
+    ) -> Tensor:
         """One representation of nodes from their interaction and content views [B, D].
 
         gate: z = h + g c with c the element-wise product of the content and g = sigmoid(cos(h, c) / tau + b) (Eq. 10); c is
@@ -228,11 +264,12 @@ class GTC(GeneralRecommender):
         preference: z = h + mean_m sigmoid(P_m h) * c_m; with `generated_in: gates` P_m takes the generated content.
         softmax: z = [h + sum_k w_k x_k ; c_1 ; c_2], w the softmax of the products <h, c_1>, <h, c_2>, <c_1, c_2> over tau
         as weights of x = h, c_1, c_2 (the released code). concat: z = [h ; c_1 ; ...]. interaction: z = h.
+        Products and means are over the views that a node has by `there` (bool [B, V]); the rows of others are zeros.
         """
         fusion = self.options.fusion
         parts = list(content.values())
         if fusion == "gate":
-            product = F.normalize(reduce(torch.mul, parts), dim=1)
+            product = F.normalize(product_of_present(parts, there), dim=1)
             similarity = (F.normalize(interaction, dim=1) * product).sum(dim=1, keepdim=True)
             gate = torch.sigmoid(similarity / self.log_fusion_temperature.exp() + self.gate_bias)
             return interaction + gate * product * interaction.norm(dim=1, keepdim=True)
@@ -240,7 +277,7 @@ class GTC(GeneralRecommender):
             by_generated = self.options.generated_in == "gates" and bool(generated)
             preferences = [self.preferences[v](generated[v] if by_generated else interaction) for v in content]
             side = sum(torch.sigmoid(p) * x for p, x in zip(preferences, parts, strict=True))
-            return interaction + side / len(parts)
+            return interaction + side / (len(parts) if there is None else there.sum(dim=1, keepdim=True).clamp(min=1))
         if fusion == "softmax":
             views = [interaction, *parts]
             products = torch.stack([(a * b).sum(dim=1) for a, b in itertools.combinations(views, 2)], dim=1)
@@ -248,6 +285,10 @@ class GTC(GeneralRecommender):
             mixed = sum(weights[:, k : k + 1] * view for k, view in enumerate(views))
             return torch.cat([interaction + mixed, *parts], dim=1)
         return torch.cat([interaction, *parts], dim=1) if fusion == "concat" else interaction
+
+    def _there(self, nodes: Tensor | None) -> Tensor | None:
+        """Which views nodes [B] (None: all) have, bool [B, V]; None where nothing is missing."""
+        return self.present if self.present is None or nodes is None else self.present[nodes]
 
     def join(
         self, nodes: Tensor | None, interaction: Tensor, content: Mapping[str, Tensor]
@@ -260,7 +301,7 @@ class GTC(GeneralRecommender):
         if options.condition == "ego":
             ego = torch.cat([self.user_embedding, self.item_embedding])
             condition = ego if nodes is None else F.embedding(nodes, ego)
-        generated, loss = self._denoise(content, condition)
+        generated, loss = self._denoise(content, condition, self._there(nodes))
         return generated if options.generated_in == "all" else dict(content), generated, loss
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
@@ -274,7 +315,8 @@ class GTC(GeneralRecommender):
         interaction = F.embedding(nodes, whole)
         content = {view: F.embedding(nodes, x) for view, x in views.items()}
         fused_content, generated, after = self.join(nodes, interaction, content)
-        fused = self._smooth(self.fuse(interaction, fused_content, generated))
+        there = self._there(nodes)
+        fused = self._smooth(self.fuse(interaction, fused_content, generated, there))
         user, pos, neg = F.embedding(place, fused)
         aligned = generated if generated and options.generated_in in ("all", "alignment") else content
         ego = batch_rows(batch, self.user_embedding, self.item_embedding)
@@ -282,7 +324,7 @@ class GTC(GeneralRecommender):
         if options.denoising != "off":
             terms["generation"] = options.diff_weight * (before + after)
         if options.alignment != "off":
-            terms["alignment"] = options.tc_weight * self._align(interaction, aligned, place)
+            terms["alignment"] = options.tc_weight * self._align(interaction, aligned, place, there)
         return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(*ego)}
 
     def _smooth(self, fused: Tensor) -> Tensor:
@@ -296,18 +338,27 @@ class GTC(GeneralRecommender):
             users = users + self.final_users(users)
         return torch.cat([users, items])
 
-    def _align(self, interaction: Tensor, content: Mapping[str, Tensor], place: Tensor) -> Tensor:
-        """The alignment loss of the batch's users and positive items: the mean over the kinds that are aligned."""
+    def _align(self, interaction: Tensor, content: Mapping[str, Tensor], place: Tensor, there: Tensor | None) -> Tensor:
+        """The alignment loss of the batch's users and positive items: the mean over the kinds that are aligned.
+
+        Nodes that by `there` (bool [B, V]) have no content view, or with `modalities` not each of them, are left out.
+        """
         options = self.options
         kinds = {"users": place[:1], "items": place[1:2], "both": place[:2]}[options.tc_nodes]
         if options.aligned_views == "mean":
+            # Of a missing view the row is zero, and lengths do not count: this is the mean over the views present.
             views = [interaction, torch.stack([*content.values()]).mean(dim=0)]
+            whole = None if there is None else there.any(dim=1)
         else:
             views = [interaction, *(content[modality] for modality in self.modalities)]
+            whole = None if there is None else there[:, : len(self.modalities)].all(dim=1)
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
         losses = []
         for kind in kinds:
-            rows = at_most(kind.unique(), options.tc_batch)
+            rows = kind.unique()
+            rows = at_most(rows if whole is None else rows[whole[rows]], options.tc_batch)
+            if not len(rows):
+                continue
             own = [F.embedding(rows, view) for view in views]
             if options.alignment == "pairwise":
                 pairs = [info_nce(a, b, scale) for a, b in itertools.combinations(own, 2)]
@@ -316,14 +367,13 @@ class GTC(GeneralRecommender):
                 losses.append(total_correlation(*expanded(own, options.tc_order, scale)))
             else:
                 losses.append(total_correlation(own, scale))
-        return torch.stack(losses).mean()
+        return torch.stack(losses).mean() if losses else interaction.new_zeros(())
 
     def forward(self) -> tuple[Tensor, Tensor]:
         interaction, content, _ = self.encode()
         fused_content, generated, _ = self.join(None, interaction, content)
-        users, items = self._smooth(self.fuse(interaction, fused_content, generated)).split(
-            [self.n_users, self.n_items]
-        )
+        fused = self._smooth(self.fuse(interaction, fused_content, generated, self.present))
+        users, items = fused.split([self.n_users, self.n_items])
         return users, items
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -356,6 +406,14 @@ def expanded(views: list[Tensor], order: float, scale: Tensor) -> tuple[list[Ten
         shifted.append(1 + order * centred / root_mean_square(centred))
     # Rows of unit length are shifted / sqrt(D (1 + r^2)), and total_correlation multiplies by D^((M-2)/2).
     return shifted, scale * (1 + order**2) ** (len(views) / 2) / order**2
+
+
+def product_of_present(views: list[Tensor], there: Tensor | None) -> Tensor:
+    """The element-wise product of the views [B, D] that a node has by `there` (bool [B, V]); zeros where it has none."""
+    if there is None:
+        return reduce(torch.mul, views)
+    product = reduce(torch.mul, [x.masked_fill(~there[:, k : k + 1], 1) for k, x in enumerate(views)])
+    return product * there.any(dim=1, keepdim=True)
 
 
 def at_most(rows: Tensor, n: int) -> Tensor:

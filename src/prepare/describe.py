@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prepare.features import mask_path
 from prepare.splits import counts_of, recognise
 from utils.audit import read_raw
 from utils.config import Request, resolve
 from utils.dataset import SPLITS, discover_features
 from utils.errors import UserError
+from utils.missing import read_mask
 
 BLOCK = 512  # rows of features at a time
 CENTRED = 0.1  # length of the mean row over the mean length of rows, below which features count as centred
@@ -290,15 +290,12 @@ def _file_health(path: Path, modality: str, n_items: int) -> Health:
         reason = "it holds Python objects" if objects else str(error).partition("\n")[0]
         return Health(modality, path.name, 0, n_items, 0, "", problems=[f"not a numeric .npy matrix: {reason}"])
     health = _health(matrix, modality, path.name, n_items)
-    mask = mask_path(path)
-    if mask.is_file():
-        try:
-            present = np.load(mask, allow_pickle=False)
-            if present.dtype != bool or present.shape != (n_items,):
-                raise ValueError(f"expected bool [{n_items}], got {present.dtype} {list(present.shape)}")
-            health.missing = int((~present).sum())
-        except (OSError, ValueError, EOFError, AttributeError) as error:
-            health.problems.append(f"{mask.name} cannot be used: {error}".splitlines()[0])
+    try:
+        present = read_mask(path, len(matrix))
+    except UserError as error:
+        health.problems += error.problems
+    else:
+        health.missing = None if present is None else int((~present[:n_items]).sum())
     return health
 
 

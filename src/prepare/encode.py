@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader
 
 from prepare.decode import EMPTY, UNREADABLE, Contents
 from prepare.encoders import TEXT, Encoder, EncoderSpec, build, check_spec, described
-from prepare.features import mask_path, write_mask
+from prepare.features import write_mask
 from prepare.pipeline import WORK
 from prepare.store import ContentStore
 from utils.errors import UserError
+from utils.missing import mask_path
 from utils.runs import TEMPORARY, make_folder, write_bytes
 
 VERSION = 1  # of what is computed here

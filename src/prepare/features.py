@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from prepare.lines import Advance, Tally
 from prepare.pipeline import whole_file
 from utils.errors import UserError
+from utils.missing import mask_path
 
 KEY_BYTES = 10  # an ASIN
 FILLS = ("zero", "mean")
@@ -49,11 +50,6 @@ def write_rows(
                 file.write(mean)
     write_mask(path, present)
     return present
-
-
-def mask_path(path: Path) -> Path:
-    """The mask's file beside a feature file."""
-    return path.with_name(path.name.replace("_feat.npy", "_mask.npy"))
 
 
 def write_mask(path: Path, present: NDArray[np.bool_]) -> None:

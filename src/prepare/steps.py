@@ -19,6 +19,7 @@ from prepare.lines import Tally
 from prepare.pipeline import Pipeline, Progress, Step, whole_file
 from prepare.store import FILE, ContentStore, compact, file_rows, image_files
 from utils.errors import UserError
+from utils.missing import mask_path
 from utils.runs import make_folder, write_json
 
 OWN = "own"
@@ -130,7 +131,7 @@ class Steps:
     def _features(self, name: str, run: Any, stem: str, inputs: Sequence[Path], parameters: Mapping[str, Any]) -> Step:
         out = self.folder / f"{stem}_feat.npy"
         given = {"fill": self.o.fill, **parameters}
-        return Step(name, run, inputs, [out], [features.mask_path(out)], given)
+        return Step(name, run, inputs, [out], [mask_path(out)], given)
 
     def _digests(self, kind: str) -> Path:
         return self.work / f"content_{kind}.json"
@@ -294,7 +295,7 @@ class Steps:
     def _encode(self, kind: str, spec: Mapping[str, Any]) -> Any:
         def run(progress: Progress) -> dict[str, Any]:
             out = self.folder / f"{kind}_feat.npy"
-            mask = features.mask_path(out)
+            mask = mask_path(out)
             with contextlib.suppress(FileNotFoundError):
                 mask.unlink()  # of an earlier run
             with ContentStore.open(self.store) as store:

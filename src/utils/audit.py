@@ -32,6 +32,7 @@ from utils.dataset import (
     synthetic_spec,
 )
 from utils.errors import UserError
+from utils.missing import Mask, present_rows, read_mask
 from utils.synthetic import generate
 from utils.user_graph_file import ARRAYS, COMMAND, convert_user_graph, read_arrays, shared_in_training
 
@@ -60,6 +61,7 @@ class Raw:
         users, items, labels: of each row, in file order, int64 [E].
         times: of each row, or None; NaN where there is none.
         matrices: modality to the array of its file, any number of rows.
+        masks: modality to the mask beside its file, as many rows; None where there is none.
         folder: where it lies; None for a generated one.
     """
 
@@ -71,6 +73,7 @@ class Raw:
     matrices: dict[str, NDArray[Any]]
     missing: list[str]
     folder: Path | None
+    masks: dict[str, Mask | None] = field(default_factory=dict)
 
     @property
     def n_users(self) -> int:
@@ -149,6 +152,9 @@ def audit(config: Config, user_graph: Path | None = None, random_split: bool = F
     raw = read_raw(config)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is counted
         features = {name: matrix[: raw.n_items].astype(np.float32) for name, matrix in raw.matrices.items()}
+    nan_is_missing = config["nan_features"] == "missing"
+    present = {name: present_rows(matrix, raw.masks.get(name), nan_is_missing) for name, matrix in features.items()}
+    present = {name: there for name, there in present.items() if not there.all()}
     arguments = (raw.users, raw.items, raw.labels, raw.n_users, raw.n_items)
     splits, _ = make_splits(*arguments, filter_cold=False)
     in_order, by_time = _check_time(raw, random_split)
@@ -162,7 +168,7 @@ def audit(config: Config, user_graph: Path | None = None, random_split: bool = F
         *_check_graphs(raw, splits["train"], user_graph),
     ]
     used, _ = make_splits(*arguments, filter_cold=config["filter_out_cold_start_users"])
-    hashes = Dataset(raw.name, raw.n_users, raw.n_items, used, features).fingerprint
+    hashes = Dataset(raw.name, raw.n_users, raw.n_items, used, features, present=present).fingerprint
     sizes = {"users": raw.n_users, "items": raw.n_items, "interactions": len(raw.users)}
     sizes |= {split: int((raw.labels == label).sum()) for label, split in enumerate(SPLITS)}
     return Audit(raw.name, checks, sizes, hashes)
@@ -202,13 +208,15 @@ def read_raw(config: Config) -> Raw:
     there = {modality: file for modality, file in files.items() if (folder / file).is_file()}
     missing = [file for modality, file in files.items() if modality not in there]
     matrices: dict[str, NDArray[Any]] = {}
+    masks: dict[str, Mask | None] = {}
     for modality, file in there.items():
         matrices[modality] = matrix = read_matrix(folder / file, modality)
+        masks[modality] = read_mask(folder / file, len(matrix))
         if len(matrix) <= items.max():
             empty.append(f"{file} ({modality}): {len(matrix):,} rows, but items go up to {int(items.max()):,}")
     if empty:
         raise UserError(*empty)
-    return Raw(name, users, items, labels, _times(inter, config), matrices, missing, folder)
+    return Raw(name, users, items, labels, _times(inter, config), matrices, missing, folder, masks)
 
 
 def _times(inter: Path, config: Mapping[str, Any]) -> NDArray[np.float64] | None:

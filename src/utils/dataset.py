@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from utils.cache import ArrayCache, Arrays
 from utils.errors import UserError, nearest
-from utils.modality_input import changed_features
+from utils.missing import drawn_present, present_rows, read_mask
+from utils.modality_input import changed_features, check_modalities
 from utils.paths import default_cache_path
 from utils.synthetic import SyntheticSpec, Truth, generate
 from utils.user_graph_file import read_user_graph
@@ -59,6 +60,7 @@ class Dataset:
         user_graph: the user's own co-occurrence counts [U, U], rows best first, for a model with the key
             `user_graph_file`; None: such a model computes them.
         inputs: modality name to what stands in for its features, where that is not the features themselves.
+        present: modality name to bool [n_items], True where the item has it; only for modalities that some item lacks.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Dataset:
     cache: ArrayCache | None = None
     user_graph: sp.csr_matrix | None = None
     inputs: dict[str, str] = field(default_factory=dict)
+    present: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def train(self) -> Split:
@@ -104,14 +107,19 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the interactions of each split, each feature matrix and a user graph, for manifests and cache keys."""
+        """SHA-256 of the interactions of each split, each feature matrix and a user graph, for manifests and cache keys.
+
+        That of a modality which some items lack is also of which they are.
+        """
         digests = {
             name: content_hash(split.users, split.items, np.array([self.n_users, self.n_items]))
             for name, split in self.splits.items()
         }
         if (graph := self.user_graph) is not None:
             digests["user-graph"] = content_hash(graph.indptr, graph.indices, graph.data)
-        return digests | {name: content_hash(matrix) for name, matrix in self.features.items()}
+        parts = {name: [matrix, self.present[name]] if name in self.present else [matrix]
+                 for name, matrix in self.features.items()}  # fmt: skip
+        return digests | {name: content_hash(*arrays) for name, arrays in parts.items()}
 
     def derived(self, name: str, version: int, inputs: Mapping[str, Any], build: Callable[[], Arrays]) -> Arrays:
         """Arrays made from this data set, through the cache where there is one; see `ArrayCache.get`."""
@@ -131,10 +139,12 @@ class Dataset:
             f"{seen_items:,} items ({len(train) / seen_items:.2f} each)",
         ]
         for name, matrix in self.features.items():
-            zero = int((~matrix.any(axis=1)).sum())
+            there = self.present.get(name, np.ones(self.n_items, dtype=bool))
+            zero = int((there & ~matrix.any(axis=1)).sum())
+            lacking = f", {int((~there).sum()):,} items lack it" if name in self.present else ""
             instead = f", {self.inputs[name]} in their place" if name in self.inputs else ""
             zeros = f", {zero:,} rows all zero" if zero else ""
-            lines.append(f"  {name}: {matrix.shape[1]} features{instead}{zeros}")
+            lines.append(f"  {name}: {matrix.shape[1]} features{instead}{lacking}{zeros}")
         return lines
 
 
@@ -159,14 +169,26 @@ def load_dataset(config: Config, needs_features: bool = True) -> Dataset:
     """
     dataset = _generated(config, needs_features) if config["synthetic"] is not None else _read(config, needs_features)
     if needs_features and config["modality_input"]:
-        dataset.features = changed_features(dataset.features, config["modality_input"])
+        dataset.features = changed_features(dataset.features, config["modality_input"], dataset.present)
         dataset.inputs = {name: word for name, word in config["modality_input"].items() if word != "real"}
+    if needs_features and config["missing_share"]:
+        _drop(dataset, config["missing_share"])
     if config["user_graph_file"] is not None:
         dataset.user_graph = _own_user_graph(config, dataset)
     dataset.cache = ArrayCache(Path(config["cache_dir"]) if config["cache_dir"] else default_cache_path())
     if dataset.warnings and config["data_checks"] == "error":
         raise UserError(*dataset.warnings)
     return dataset
+
+
+def _drop(dataset: Dataset, shares: Mapping[str, float]) -> None:
+    """Takes each modality from the share of items that `missing_share` names; their rows become zeros."""
+    check_modalities("missing_share", shares, dataset.features)
+    for name, share in shares.items():
+        kept = drawn_present(name, dataset.n_items, share)
+        if not kept.all():
+            dataset.features[name] = np.where(kept[:, None], dataset.features[name], np.float32(0))
+            dataset.present[name] = kept & dataset.present.get(name, True)
 
 
 def _own_user_graph(config: Config, dataset: Dataset) -> sp.csr_matrix | None:
@@ -239,7 +261,12 @@ def _read(config: Config, needs_features: bool) -> Dataset:
         problems: list[str] = []
         for modality, file in dataset.feature_files.items():
             try:
-                dataset.features[modality] = read_features(folder / file, modality, n_items, warnings)
+                matrix, present = read_features(
+                    folder / file, modality, n_items, warnings, config["nan_features"] == "missing"
+                )
+                dataset.features[modality] = matrix
+                if not present.all():
+                    dataset.present[modality] = present
             except UserError as error:
                 problems += error.problems
         if problems:
@@ -382,13 +409,17 @@ def _feature_files(config: Config, folder: Path, warnings: list[str]) -> dict[st
     return {modality: file for modality, file in named.items() if modality not in missing}
 
 
-def read_features(path: Path, modality: str, n_items: int, warnings: list[str]) -> NDArray[np.float32]:
-    """Reads one feature matrix as float32 [n_items, F].
+def read_features(
+    path: Path, modality: str, n_items: int, warnings: list[str], nan_is_missing: bool
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Reads one feature matrix as float32 [n_items, F], and which items have a row of their own, bool [n_items].
 
     Raises:
-        UserError: if it is no numeric matrix, has fewer rows than items, or holds NaN or infinite values.
+        UserError: if it is no numeric matrix, has fewer rows than items, holds infinite values or, unless they count as
+            missing, NaN; if the mask beside it does not fit.
     """
     matrix = read_matrix(path, modality)
+    mask = read_mask(path, len(matrix))
     if len(matrix) < n_items:
         raise UserError(
             f"{path.name} ({modality}): {len(matrix):,} rows, but items go up to {n_items - 1:,}: "
@@ -400,13 +431,15 @@ def read_features(path: Path, modality: str, n_items: int, warnings: list[str]) 
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
         matrix = np.ascontiguousarray(matrix[:n_items], dtype=np.float32)
+    present = present_rows(matrix, mask, nan_is_missing)
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
+        how = "; --nan_features missing takes rows with NaN for missing" if np.isnan(matrix).any() else ""
         raise UserError(
             f"{path.name} ({modality}): NaN or infinite values in {int((~finite).sum()):,} rows "
-            f"(first: item {int(np.argmin(finite))})"
+            f"(first: item {int(np.argmin(finite))}){how}"
         )
-    return matrix
+    return matrix, present
 
 
 def read_matrix(path: Path, modality: str) -> NDArray[Any]:

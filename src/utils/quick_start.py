@@ -56,7 +56,8 @@ class DatasetShelf:
 
 _DATA_KEYS = (
     "data_path", "cache_dir", "inter_file_name", "field_separator", "user_id_field", "item_id_field", "split_field",
-    "modalities", "modality_input", "filter_out_cold_start_users", "data_checks", "synthetic", "user_graph_file",
+    "modalities", "modality_input", "nan_features", "missing_share", "filter_out_cold_start_users", "data_checks",
+    "synthetic", "user_graph_file",
 )  # fmt: skip
 
 

@@ -247,6 +247,7 @@ def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str
         "sizes": {"users": dataset.n_users, "items": dataset.n_items}
         | {split: len(dataset.splits[split]) for split in dataset.splits},
         "features": {name: list(matrix.shape) for name, matrix in dataset.features.items()},
+        "missing": {name: int((~there).sum()) for name, there in dataset.present.items()},
         "hashes": dataset.fingerprint,
         "warnings": dataset.warnings,
     }

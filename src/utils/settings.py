@@ -12,6 +12,7 @@ LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 PROTOCOLS = ("mmrec", "strict")
 GROUPINGS = ("user_activity", "item_popularity", "signal")
 MODALITY_INPUTS = ("real", "zero", "noise", "shuffle")
+NAN_FEATURES = ("error", "missing")
 ANALYSES = ("balance", "dot_products")
 
 
@@ -55,6 +56,14 @@ class DataSettings:
         "modality name to what stands in for its features: real, zero, noise of their mean and deviation, shuffle of items",
         choices=MODALITY_INPUTS,
         default=None,
+    )
+    nan_features: str = setting(
+        "what a feature row with NaN is: an error, or an item without that modality",
+        choices=NAN_FEATURES,
+        default="error",
+    )
+    missing_share: dict[str, float] | None = setting(
+        "modality name to the share of items that lose it, drawn at random", low=0, high=0.999, default=None
     )
 
 
