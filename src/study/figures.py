@@ -19,6 +19,7 @@ def draw(study: Study, chosen: Sequence[Chosen]) -> tuple[list[Figure], list[str
         "balance": curves.balance,
         "dot_products": curves.dot_products,
         "groups": outcomes.groups,
+        "missing": outcomes.missing,
         "cost": outcomes.cost,
     }
     missing = {
@@ -28,6 +29,7 @@ def draw(study: Study, chosen: Sequence[Chosen]) -> tuple[list[Figure], list[str
         "balance": "the runs have no balance; it takes the setting `analyses: [balance]`",
         "dot_products": "the runs have no dot products; they take the setting `analyses: [dot_products]`",
         "groups": "the runs have no groups; they take the setting `group_by`",
+        "missing": "no two entries differ in the share of `missing_share` alone",
         "cost": "no run has finished",
     }
     figures: list[Figure] = []

@@ -55,6 +55,7 @@ HEADINGS = {
     "balance": "Modality balance",
     "dot_products": "Dot products by modality",
     "groups": "Groups of users and items",
+    "missing": "Items that lack content",
     "cost": "Accuracy against cost",
 }
 

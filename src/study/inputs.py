@@ -7,14 +7,14 @@ from typing import Any
 
 from study.content import Cell, Content, Table
 from study.figure import metric_name
-from study.select import Chosen, mean_and_spread
+from study.select import Chosen, mean_and_spread, replaced
 from study.spec import Entry
 
-KEY = "modality_input"
+KEYS = ("modality_input", "missing_share")
 
 
 def input_table(content: Content) -> Table | None:
-    """The change of each test metric where `modality_input` replaces features, or None where no two entries tell.
+    """The change of each test metric where `modality_input` or `missing_share` replaces features; None where no two tell.
 
     An entry is compared with the first one of the same model, settings, search space and data set whose features are real.
     """
@@ -23,8 +23,8 @@ def input_table(content: Content) -> Table | None:
     shared = content.study.settings
     rows = []
     for one in content.chosen:
-        replaced = _replaced(entries[one.label], shared)
-        if not replaced or one.best is None:
+        other_features = replaced({**shared, **entries[one.label].settings})
+        if not other_features or one.best is None:
             continue
         real = next((other for other in content.chosen if _is_real_twin(one, other, entries, shared)), None)
         if real is None or real.best is None:
@@ -35,27 +35,21 @@ def input_table(content: Content) -> Table | None:
             change = mean_and_spread(one.best.test(metric))[0] - with_own
             relative = f" ({change / with_own:+.1%})" if with_own else ""
             cells.append(Cell(f"{change:+.4f}{relative}", change))
-        what = ", ".join(f"{modality} {word}" for modality, word in replaced.items())
+        what = ", ".join(f"{modality} {word}" for modality, word in other_features.items())
         rows.append((Cell(one.dataset, one.dataset), Cell(real.label, real.label), Cell(what, what), *cells))
     if not rows:
         return None
     caption = (
-        "Change of the test mean over seeds where other features stand in for a modality's own: zeros, noise of the same "
-        "scale, or the rows of other items. Near zero: the model does not use what is in them."
+        "Change of the test mean over seeds where other features stand in for a modality's own (zeros, noise of the same "
+        "scale, or the rows of other items) or a share of the items lacks it. Near zero: the model does not use what is in "
+        "them."
     )
     header = ("data set", "entry", "features", *(metric_name(metric) for metric in metrics))
     return Table("What the modalities are worth", caption, header, tuple(rows))
 
 
-def _replaced(entry: Entry, shared: Mapping[str, Any]) -> dict[str, str]:
-    """The modalities of an entry that are not its own."""
-    found = {**shared, **entry.settings}.get(KEY) or {}
-    return {modality: word for modality, word in found.items() if word != "real"}
-
-
 def _is_real_twin(one: Chosen, other: Chosen, entries: Mapping[str, Entry], shared: Mapping[str, Any]) -> bool:
     mine, theirs = entries[one.label], entries[other.label]
-    if one.dataset != other.dataset or _replaced(theirs, shared):
+    if one.dataset != other.dataset or replaced({**shared, **theirs.settings}):
         return False
-    settings = [{k: v for k, v in entry.settings.items() if k != KEY} for entry in (mine, theirs)]
-    return (mine.model, mine.grid, mine.best, settings[0]) == (theirs.model, theirs.grid, theirs.best, settings[1])
+    return mine.without(*KEYS) == theirs.without(*KEYS)

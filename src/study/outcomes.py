@@ -1,4 +1,4 @@
-"""Figures of test results: entries side by side, groups of users and items, accuracy against cost."""
+"""Figures of test results: entries side by side, groups of users and items, missing content, accuracy against cost."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import statistics
 from typing import Any
 
 from study.figure import OVER, Figure, figure, metric_name, shown_metrics, with_best
-from study.select import Chosen, Tried, mean_and_spread
+from study.select import Chosen, Tried, mean_and_spread, missing_shares
 from study.spec import Study
-from study.svg import Axis, Series, bar_chart, scatter
+from study.svg import Axis, Series, bar_chart, line_chart, scatter
 
 MIB = 2**20
 
@@ -65,6 +65,43 @@ def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
             return bar_chart(name, t, x, y, b)
 
         figures.append(figure("groups", [dataset, grouping], f"{title}; {OVER}.", chart))
+    return figures
+
+
+def missing(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
+    """Test metrics against the share of items that lack content, a line for entries that differ in nothing else.
+
+    Where one entry is swept for several sets of modalities, each has a line of its own, and all begin at the entry's own.
+    """
+    entries = {entry.label: entry for entry in study.entries}
+    sweeps: dict[str, dict[tuple[str, ...], dict[float, Chosen]]] = {}
+    for _, one, _ in with_best(chosen):
+        entry = entries[one.label]
+        shares = missing_shares({**study.settings, **entry.settings})
+        if len(set(shares.values())) < 2:  # otherwise there is no one place for it
+            lines = sweeps.setdefault(entry.without("missing_share"), {})
+            lines.setdefault(tuple(sorted(shares)), {}).setdefault(max(shares.values(), default=0.0), one)
+    drawn: dict[str, list[tuple[float, Tried]]] = {}
+    for lines in sweeps.values():
+        whole = lines.pop((), {})
+        for modalities, points in lines.items():
+            line = sorted((whole | points).items())
+            label = line[0][1].label + (f", {' + '.join(modalities)}" if len(lines) > 1 else "")
+            if len(line) > 1:
+                drawn[label] = [(share, one.best) for share, one in line if one.best]
+    figures = []
+    for metric in shown_metrics(study) if drawn else ():
+        series = []
+        for label, at in drawn.items():
+            values = [mean_and_spread(best.test(metric)) for _, best in at]
+            series.append(Series(label, [m for m, _ in values], [x for x, _ in at], [s or 0.0 for _, s in values]))
+        title = f"{metric_name(metric)} where items lack content, on {dataset}"
+        x, y = Axis("items without content (share, 0 to 1)"), Axis(f"test {metric_name(metric)} (share, 0 to 1)")
+
+        def chart(name: str, t: str = title, x: Axis = x, y: Axis = y, s: list[Series] = series) -> str:
+            return line_chart(name, t, x, y, s)
+
+        figures.append(figure("missing", [dataset, metric], f"{title}; {OVER}.", chart))
     return figures
 
 

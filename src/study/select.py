@@ -142,7 +142,7 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
     """Sees to it that runs may stand in one table.
 
     Equal for all: protocol, code, the metric that selects; within a data set: the interactions of every split; for each
-    modality the features, but for entries to which `modality_input` gives others.
+    modality the features, but for entries to which `modality_input` or `missing_share` gives others.
 
     Raises:
         UserError: in one line, naming everything that differs.
@@ -159,11 +159,11 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
         note("code version", manifest.get("versions", {}).get("code"), result)
         note(f"code version of {manifest.get('model')}", manifest.get("versions", {}).get("model"), result)
         note("valid_metric", result.metrics.get("valid_metric"), result)
-        inputs = _inputs(result)
+        path = result.folder / "config.yaml"
+        inputs = replaced(read_yaml(path, str(path))) if path.is_file() else {}
         for name, digest in manifest.get("hashes", {}).items():
-            word = inputs.get(name, "real")
             what = "interactions" if name in SPLITS else "features" if name in manifest.get("features", {}) else "graph"
-            suffix = "" if word == "real" else f", {word}"
+            suffix = f", {inputs[name]}" if name in inputs else ""
             note(f"{what} ({name}{suffix}) of {result.dataset}", digest, result)
         missing = [metric for metric in metrics if metric not in (result.metrics.get("test") or {})]
         if missing:
@@ -180,8 +180,14 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
         )
 
 
-def _inputs(result: TrialResult) -> Mapping[str, str]:
-    """What each modality holds: real, or what `modality_input` puts in its place."""
-    path = result.folder / "config.yaml"
-    found = read_yaml(path, str(path)).get("modality_input") if path.is_file() else None
-    return found if isinstance(found, dict) else {}
+def replaced(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The modalities that are not their own by `modality_input` and `missing_share`, each with what it is, in words."""
+    words = {modality: [word] for modality, word in (settings.get("modality_input") or {}).items() if word != "real"}
+    for modality, share in missing_shares(settings).items():
+        words.setdefault(modality, []).append(f"{100 * share:g}% missing")
+    return {modality: " and ".join(parts) for modality, parts in words.items()}
+
+
+def missing_shares(settings: Mapping[str, Any]) -> dict[str, float]:
+    """Modality to the share of items that `missing_share` takes it from, where that is more than none."""
+    return {modality: share for modality, share in (settings.get("missing_share") or {}).items() if share}

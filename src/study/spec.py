@@ -5,6 +5,7 @@ Everything in it is checked before anything runs; see docs/studies.md for the fo
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from utils.schema import keys_of
 from utils.settings import NOT_IDENTITY, SETTINGS
 
 METHODS = ("grid", "random", "tpe")
-FIGURES = ("convergence", "hyper_parameters", "ablation", "balance", "dot_products", "groups", "cost")
+FIGURES = ("convergence", "hyper_parameters", "ablation", "balance", "dot_products", "groups", "missing", "cost")
 NAME = re.compile(r"[A-Za-z0-9][\w-]*")
 # What a study sets itself, or its command does.
 OWN_KEYS = {"seed", "output_dir", "data_path", "cache_dir", "device", "threads", "hyper_parameters"}
@@ -69,6 +70,11 @@ class Entry:
     def slug(self) -> str:
         """The label as the name of a folder."""
         return re.sub(r"[^A-Za-z0-9.+-]+", "_", self.label).strip("_") or "entry"
+
+    def without(self, *keys: str) -> str:
+        """Equal for entries that differ in these settings alone, and in label and data sets."""
+        settings = {key: value for key, value in self.settings.items() if key not in keys}
+        return json.dumps([self.model, settings, self.grid, self.best], sort_keys=True, default=repr)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study, list[Tr
     root = tmp_path_factory.mktemp("study")
     labels = ["Base <50%>", "A_1 & $x$", "GTC #1 {~^\\}"]
     study = make_study(labels, ("demo", "baby_x"), (1, 2, 3), labels[2], figures=FIGURES, beyond_accuracy=True)
+    without = dataclasses.replace(study.entries[1], settings={"missing_share": {"visual": 0.5}})
+    study = dataclasses.replace(study, entries=(study.entries[0], without, study.entries[2]))
     results = full_results(root, study)
     write_report(study, results, root / "report")
     return root / "report", study, results
@@ -203,7 +205,7 @@ def test_page_is_well_formed_self_contained_and_shows_all(full):
     for table in page.tables[: len(study.datasets)]:
         assert [row[0] for row in table[1:-1]] == [entry.label for entry in study.entries]
         assert table[-1][0] == f"{study.reference} over the best other"
-    assert {row[1] for row in page.tables[3][1:]} == labels, "the table beyond accuracy"
+    assert {row[1] for row in page.tables[4][1:]} == labels, "the table beyond accuracy"
     assert text.count("<svg") == len(list((folder / "figures").glob("*.svg"))) == text.count("</svg>")
     for name in re.findall(r"url\(#([^)]+)\)", text):
         assert name in page.ids
@@ -221,7 +223,7 @@ def test_every_figure_is_well_formed_and_labelled(full):
     folder, study, _ = full
     paths = sorted((folder / "figures").glob("*.svg"))
     units = re.compile(r"\((share|number|no unit|value|s|MiB|training interactions|group)[^)]*\)|^test metric$")
-    assert len(paths) == len(study.datasets) * (1 + 3 * 2 + 1 + 1 + 3 + 1 + 2)
+    assert len(paths) == len(study.datasets) * (1 + 3 * 2 + 1 + 1 + 3 + 1 + 2 + 2)
     for path in paths:
         root = ET.fromstring(path.read_text())
         description = root.findtext(f"{SVG}desc") or ""
