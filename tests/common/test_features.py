@@ -53,6 +53,19 @@ def test_reduced_features_are_the_principal_components_of_a_full_decomposition(d
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("rank", [0, 8])
+def test_items_that_lack_the_modality_take_no_part_and_have_zeros(data, rank):
+    there = np.arange(N_ITEMS) % 3 > 0
+    alone = toy_dataset([])
+    alone.features = {"visual": data.features["visual"][there]}
+    data.features["visual"][~there] *= -7
+    data.present = {"visual": there}
+    found = standardized_features(data, "visual", rank).numpy()
+    assert not found[~there].any()
+    expected = standardized_features(alone, "visual", rank).numpy()
+    np.testing.assert_allclose(found[there], expected, atol=2e-3)
+
+
 def test_leading_directions_span_the_leading_subspace_of_a_full_decomposition(data):
     matrix = centred(data).astype(np.float32)
     directions = leading_directions(matrix, 8).astype(np.float64)

@@ -52,14 +52,16 @@ class Reference:
             return naive.mean_of_layers(graph, self.ego_users + items, self.options.n_ui_layers)
 
         self.h = {"id": propagated(self.ego_items)}
+        self.has = {modality: who_has(data, modality) for modality in self.modalities}
         for modality in self.modalities:
             weight, bias = (parameters[f"projections.{modality}.{part}"].tolist() for part in ("weight", "bias"))
-            raw = data.features[modality].astype(np.float64)
-            raw -= raw.mean(axis=0)
-            raw /= np.sqrt(np.square(raw).mean())
-            self.h[modality] = propagated([
-                [dot(w, row) + b for w, b in zip(weight, bias, strict=True)] for row in raw.tolist()
-            ])  # fmt: skip
+            has = self.has[modality]
+            items = [
+                [dot(w, row) + b for w, b in zip(weight, bias, strict=True)] if there else [0.0] * len(bias)
+                for row, there in zip(standardized(data, modality).tolist(), has[N_USERS:], strict=True)
+            ]
+            rows = propagated(items)
+            self.h[modality] = [row if there else [0.0] * len(row) for row, there in zip(rows, has, strict=True)]
 
     # Diffusion
 
@@ -81,6 +83,8 @@ class Reference:
         """Content of a node at evaluation: one fixed noise for all nodes, and no draw from the run's own stream."""
         options, stream = self.options, torch.Generator().manual_seed(0)
         width = len(self.h["id"][0])
+        if not self.has[modality][node]:
+            return [0.0] * width
 
         def draw():
             return torch.randn(1, width, generator=stream)[0].tolist()
@@ -109,18 +113,19 @@ class Reference:
 
     # Fusion
 
-    def fused(self, h, content):
-        """z = h + sigmoid(cos(h, c) / tau + b) |h| c / |c|, c the element-wise product of the content."""
+    def fused(self, node, content):
+        """z = h + sigmoid(cos(h, c) / tau + b) |h| c / |c|, c the element-wise product of the content that there is."""
+        h = self.h["id"][node]
+        content = [row for m, row in zip(self.modalities, content, strict=True) if self.has[m][node]]
+        if not content:
+            return h
         c = [math.prod(values) for values in zip(*content, strict=True)]
         gate = sigmoid(dot(unit(h), unit(c)) / self.temperature + self.gate_bias)
         length = math.sqrt(dot(h, h))
         return [a + gate * length * b for a, b in zip(h, unit(c), strict=True)]
 
     def scores(self):
-        nodes = [
-            self.fused(self.h["id"][n], [self.generated(m, n) for m in self.modalities])
-            for n in range(N_USERS + N_ITEMS)
-        ]
+        nodes = [self.fused(n, [self.generated(m, n) for m in self.modalities]) for n in range(N_USERS + N_ITEMS)]
         return [[dot(user, item) for item in nodes[N_USERS:]] for user in nodes[:N_USERS]]
 
     # Objective
@@ -133,16 +138,17 @@ class Reference:
         width = len(self.h["id"][0])
         content, generation = [], 0.0
         for modality in self.modalities:
-            times = torch.randint(1, options.noise_steps + 1, (len(nodes),)).tolist()
-            noises = torch.randn(len(nodes), width).tolist()
-            rows = []
-            for node, t, noise in zip(nodes, times, noises, strict=True):
+            with_it = [node for node in nodes if self.has[modality][node]]
+            times = torch.randint(1, options.noise_steps + 1, (len(with_it),)).tolist()
+            noises = torch.randn(len(with_it), width).tolist()
+            found = {}
+            for node, t, noise in zip(with_it, times, noises, strict=True):
                 x_t = self.noisy(spread(self.h[modality][node]), t, noise)
                 eps = self.predicted(modality, x_t, t, node)
-                rows.append(self.cleaned(x_t, t, eps))
-                generation += sum((a - b) ** 2 for a, b in zip(eps, noise, strict=True)) / (len(nodes) * width)
-            content.append(rows)
-        z = [self.fused(self.h["id"][node], [rows[number] for rows in content]) for number, node in enumerate(nodes)]
+                found[node] = self.cleaned(x_t, t, eps)
+                generation += sum((a - b) ** 2 for a, b in zip(eps, noise, strict=True)) / (len(with_it) * width)
+            content.append([found.get(node, [0.0] * width) for node in nodes])
+        z = [self.fused(node, [rows[number] for rows in content]) for number, node in enumerate(nodes)]
         views = [[self.h["id"][node] for node in nodes], *content]
         groups = {
             "users": [list(range(len(set(users))))],
@@ -151,6 +157,7 @@ class Reference:
         groups["both"] = groups["users"] + groups["items"]
         bounds = []
         for group in groups[options.tc_nodes]:
+            group = [number for number in group if all(self.has[m][nodes[number]] for m in self.modalities)]
             if len(group) > options.tc_batch:
                 group = [group[number] for number in torch.randperm(len(group))[: options.tc_batch].tolist()]
             rows = [[view[number] for number in group] for view in views]
@@ -165,6 +172,35 @@ class Reference:
             "alignment": options.tc_weight * sum(bounds) / len(bounds),
             "reg": options.reg_weight * naive.half_squared_l2_over_batch(*ego),
         }  # fmt: skip
+
+
+def who_has(data, *modalities):
+    """Which nodes have all of these modalities: items by the data, users that trained on such an item; or all, if all do."""
+    items = [all(data.present[m][i] for m in modalities if m in data.present) for i in range(N_ITEMS)]
+    if all(items):
+        return [True] * (N_USERS + N_ITEMS)
+    liked = {int(u) for u, i in zip(data.train.users, data.train.items, strict=True) if items[i]}
+    return [user in liked for user in range(N_USERS)] + items
+
+
+def standardized(data, modality):
+    """Features at zero mean and unit mean square over the items that have them, zeros for the others."""
+    has = np.array(who_has(data, modality)[N_USERS:])
+    x = np.zeros(data.features[modality].shape)
+    x[has] = data.features[modality][has]
+    x[has] -= x[has].mean(axis=0)
+    return x / np.sqrt(np.square(x[has]).mean())
+
+
+def with_missing(data, seed=0):
+    """The data where the items of the first user lack the first modality and others the second; their rows are junk."""
+    random = np.random.default_rng(seed)
+    of_first_user = data.train.items[data.train.users == 0]
+    lacking = (of_first_user, [of_first_user[0], *range(3, N_ITEMS, 5)])
+    data.present = {m: ~np.isin(np.arange(N_ITEMS), items) for m, items in zip(data.features, lacking, strict=False)}
+    for m, there in data.present.items():
+        data.features[m][~there] = 50 * random.standard_normal((int((~there).sum()), WIDTHS[m]))
+    return data
 
 
 def spread(row):
@@ -212,6 +248,19 @@ def test_scores_are_those_of_the_specification(generation, start):
     data = toy_dataset()
     model = double_model(data, generation=generation, generation_start=start, generation_steps=4)
     expected = torch.tensor(Reference(model, data).scores(), dtype=torch.float64)
+    torch.testing.assert_close(all_scores(model), expected, rtol=1e-3, atol=1e-4 * expected.std().item())
+
+
+@pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
+def test_specification_where_items_lack_a_modality(modalities):
+    data = with_missing(toy_dataset(modalities))
+    model = double_model(data, tc_nodes="both")
+    batch, reference = one_batch(data, 10), Reference(model, data)
+    torch.manual_seed(4)
+    found = values(model.train().calculate_loss(batch))
+    torch.manual_seed(4)
+    assert found == pytest.approx(reference.loss(batch), rel=1e-4)
+    expected = torch.tensor(reference.scores(), dtype=torch.float64)
     torch.testing.assert_close(all_scores(model), expected, rtol=1e-3, atol=1e-4 * expected.std().item())
 
 
@@ -443,36 +492,40 @@ class Gated:
             layers.append(ego)
             ego = graph @ ego
         self.h = np.mean(layers, axis=0)
-        projected, graphs = {}, {}
+        projected, graphs, self.has = {}, {}, {}
         for m, raw in data.features.items():
-            x = raw.astype(np.float64) - raw.mean(axis=0, dtype=np.float64)
-            x /= np.sqrt(np.square(x).mean())
-            projected[m] = x @ p[f"projections.{m}.weight"].T + p[f"projections.{m}.bias"]
-            graphs[m] = self.nearest(raw.astype(np.float64))
+            self.has[m] = np.array(who_has(data, m))
+            projected[m] = standardized(data, m) @ p[f"projections.{m}.weight"].T + p[f"projections.{m}.bias"]
+            graphs[m] = self.nearest(raw.astype(np.float64), self.has[m][N_USERS:])
         if len(projected) > 1:
             projected["product"] = np.prod(list(projected.values()), axis=0)
-            graphs["product"] = sum(graphs.values())
+            self.has["product"] = np.array(who_has(data, *data.features))
+            items_with_all = self.has["product"][N_USERS:]
+            graphs["product"] = sum(graphs.values()) * items_with_all[:, None] * items_with_all
         self.content = {}
         for view, y in projected.items():
-            gate = 1 / (1 + np.exp(-(y @ p[f"gates.{view}.weight"].T + p[f"gates.{view}.bias"])))
+            gate = self.has[view][N_USERS:, None] / (
+                1 + np.exp(-(y @ p[f"gates.{view}.weight"].T + p[f"gates.{view}.bias"]))
+            )
             s = graphs[view]
             rows = s.sum(axis=1)
             scale = np.array([r**-0.5 if r > 0 else 0.0 for r in rows])
-            e = (scale[:, None] * s * scale) @ (items * gate)
+            e = (scale[:, None] * s * scale if self.options.knn_k else np.eye(N_ITEMS)) @ (items * gate)
             self.content[view] = np.concatenate([graph[:N_USERS, N_USERS:] @ e, e])
         side = np.zeros_like(self.h)
         for view, c in self.content.items():
             w, b = p[f"preferences.{view}.weight"], p[f"preferences.{view}.bias"]
             side += c / (1 + np.exp(-(self.h @ w.T + b)))
-        self.z = self.h + side / len(self.content)
+        views = np.array([self.has[view] for view in self.content]).sum(axis=0)  # that each node has
+        self.z = self.h + side / np.maximum(views, 1)[:, None]
         self.ego = users, items
 
-    def nearest(self, raw):
-        """Cosines to the k nearest items, the item itself first; an item of zeros has itself alone."""
+    def nearest(self, raw, has):
+        """Cosines to the k nearest items, the item itself first; an item of zeros has itself alone, a missing one nobody."""
         s = np.zeros((N_ITEMS, N_ITEMS))
-        lengths = np.linalg.norm(raw, axis=1)
+        lengths = np.linalg.norm(raw, axis=1) * has
         for i in range(N_ITEMS):
-            s[i, i] = 1.0
+            s[i, i] = has[i]
             if lengths[i]:
                 others = [j for j in range(N_ITEMS) if j != i and lengths[j]]
                 cosine = {j: raw[i] @ raw[j] / lengths[i] / lengths[j] for j in others}
@@ -486,7 +539,9 @@ class Gated:
         pairs = [[float(z_u[u] @ z_i[i]) for u, i in zip(users, side, strict=True)] for side in (pos, neg)]
         terms = []
         for rows in (np.unique(users), N_USERS + np.unique(pos)):
-            views = [self.h[rows], np.mean([c[rows] for c in self.content.values()], axis=0)]
+            own = {row: [c[row] for view, c in self.content.items() if self.has[view][row]] for row in rows}
+            rows = [row for row in rows if own[row]]
+            views = [self.h[rows], np.array([np.mean(own[row], axis=0) for row in rows])]
             terms.append(naive.info_nce(*(view.tolist() for view in views), 1 / self.options.temperature))
         ego = [self.ego[0][users].tolist(), self.ego[1][pos].tolist(), self.ego[1][neg].tolist()]
         return {
@@ -496,10 +551,11 @@ class Gated:
         }
 
 
+@pytest.mark.parametrize(("missing", "knn_k"), [(False, 3), (True, 3), (True, 0)])
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
-def test_default_is_that_of_its_formulas(modalities):
-    data = toy_dataset(modalities)
-    model = on_double(build("GTC", data, **WEIGHTS))
+def test_default_is_that_of_its_formulas(modalities, missing, knn_k):
+    data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
+    model = on_double(build("GTC", data, **WEIGHTS, knn_k=knn_k))
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -547,6 +603,41 @@ def test_interaction_only_is_lightgcn():
     data = toy_dataset()
     options = {"fusion": "interaction", "alignment": "off", "denoising": "off", "n_ui_layers": 2}
     gtc, lightgcn = build("GTC", data, **options), build("LightGCN", data, n_ui_layers=2)
+    with torch.no_grad():
+        lightgcn.user_embedding.copy_(gtc.user_embedding)
+        lightgcn.item_embedding.copy_(gtc.item_embedding)
+    torch.testing.assert_close(all_scores(gtc), all_scores(lightgcn))
+
+
+@pytest.mark.parametrize("options", CHOICES.values(), ids=CHOICES)
+def test_rows_of_items_that_lack_a_modality_have_no_influence(options):
+    found = []
+    for junk, moved in ((0, False), (1, False), (0, True)):
+        data = with_missing(toy_dataset(), junk)
+        data.features["visual"][data.present["visual"].argmax()] += moved
+        model = build("GTC", data, **options)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        torch.manual_seed(0)
+        total(model.train().calculate_loss(one_batch(data, 60))).backward()
+        optimizer.step()
+        found.append(all_scores(model))
+        with model.scoring():
+            views = model.modality_embeddings()
+        for modality, there in data.present.items():
+            assert torch.equal(views[modality][1].any(dim=1), torch.from_numpy(there)), "nothing but a row of zeros"
+    assert torch.isfinite(found[0]).all()
+    assert torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], found[2])
+
+
+@pytest.mark.parametrize("choice", ["default", "paper", "denoised before, gated"])
+def test_without_any_content_it_is_lightgcn(choice):
+    data = toy_dataset()
+    data.present = {m: np.zeros(N_ITEMS, dtype=bool) for m in BOTH}
+    gtc = build("GTC", data, **(CHOICES[choice] | {"n_ui_layers": 2}))
+    terms = gtc.train().calculate_loss(one_batch(data))
+    assert [values(terms).get(name, 0) for name in ("generation", "alignment")] == [0, 0]
+    lightgcn = build("LightGCN", data, n_ui_layers=2)
     with torch.no_grad():
         lightgcn.user_embedding.copy_(gtc.user_embedding)
         lightgcn.item_embedding.copy_(gtc.item_embedding)

@@ -52,6 +52,13 @@ def test_an_entry_without_a_twin_has_no_row(tmp_path):
     assert table_of(content_of(tmp_path, entries, [0.2, 0.1])) is None
 
 
+def test_a_share_that_is_missing_stands_beside_the_whole(tmp_path):
+    entries = [entry("real"), entry("half", missing_share={"visual": 0.5, "textual": 0.0})]
+    table = table_of(content_of(tmp_path, entries, [0.2, 0.1]))
+    assert table is not None
+    assert [cell.text for cell in table.rows[0][1:4]] == ["real", "visual 50% missing", "-0.1000 (-50.0%)"]
+
+
 def test_where_no_features_are_replaced_there_is_no_table(tmp_path):
     assert table_of(content_of(tmp_path, [entry("one"), entry("two")], [0.2, 0.1])) is None
 

@@ -315,6 +315,25 @@ def test_metric_against_a_hyper_parameter(tmp_path):
     assert apart.count("<circle") == 4, "three points and the legend's"
 
 
+def test_metric_against_the_share_that_is_missing(tmp_path):
+    both = [{"visual": share, "textual": share} for share in (0.8, 0.4)]
+    shares = [{}, *both, {"visual": 0.4}, {"visual": 0.5, "textual": 0.6}]
+    settings = {f"GTC {k}": {"missing_share": share} for k, share in enumerate(shares)}
+    settings |= {"other": {"tc_weight": 1.0}, "other half": {"tc_weight": 1.0, "missing_share": {"visual": 0.5}}}
+    settings |= {"alone": {"tc_weight": 2.0, "missing_share": {"visual": 0.5}}}
+    study = make_study(list(settings), seeds=(1,), metrics=("recall@20",), figures=("missing",))
+    entries = tuple(dataclasses.replace(entry, settings=settings[entry.label]) for entry in study.entries)
+    results = [make_trial(tmp_path, label, 1, 0.5, 0.1 + k / 100) for k, label in enumerate(settings)]
+    (figure,) = gather(dataclasses.replace(study, entries=entries), results).figures
+    assert figure.name == "missing-demo-recall_20"
+    points = re.findall(r"<title>(.*?): (.*?)</title>", figure.svg)
+    assert points == [
+        *(("GTC 0, textual + visual", value) for value in ("0.1", "0.12", "0.11")),  # by share, not as they come
+        *(("GTC 0, visual", value) for value in ("0.1", "0.13")),
+        *(("other", value) for value in ("0.15", "0.16")),
+    ], "entries with several shares, or without another share beside them, have no place"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

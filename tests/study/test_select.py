@@ -11,7 +11,7 @@ from helpers import problems_of
 from study_tools import make_study, make_trial
 
 from study.results import TrialResult
-from study.select import Chosen, budget_notes, mean_and_spread, refuse_mixture, select
+from study.select import Chosen, budget_notes, mean_and_spread, refuse_mixture, replaced, select
 
 
 def planted(root: Path) -> list[TrialResult]:
@@ -163,6 +163,25 @@ def test_features_may_differ_where_modality_input_says_so_and_nowhere_else(tmp_p
     (noise[1].folder / "config.yaml").write_text("modality_input:\n  visual: noise\n")
     (line,) = problems_of(lambda: refuse_mixture([plain, *noise]))
     assert "features (visual, noise) of demo: n1 (B on demo, seed 1) but n2 (B on demo, seed 2)" in line
+
+
+def test_features_may_differ_by_the_share_that_is_missing(tmp_path):
+    trials = [make_trial(tmp_path, "A", 1, 0.1, 0.1)]
+    for label, share, digest in (("B", 0.5, "half"), ("C", 0.125, "eighth"), ("D", 0.125, "other")):
+        trials.append(make_trial(tmp_path, label, 1, 0.1, 0.1, manifest=hashes(visual=digest)))
+        (trials[-1].folder / "config.yaml").write_text(f"missing_share:\n  visual: {share}\n")
+    refuse_mixture(trials[:3])
+    (line,) = problems_of(lambda: refuse_mixture(trials))
+    assert "features (visual, 12.5% missing) of demo: eighth (C on demo, seed 1) but other (D on demo, seed 1)" in line
+
+
+def test_modalities_that_are_not_their_own_in_words():
+    assert replaced({"modality_input": None, "missing_share": {"visual": 0}}) == {}
+    settings = {
+        "modality_input": {"visual": "noise", "textual": "real"},
+        "missing_share": {"visual": 0.29, "textual": 0.5},
+    }
+    assert replaced(settings) == {"visual": "noise and 29% missing", "textual": "50% missing"}
 
 
 def test_mean_and_spread_by_hand():

@@ -196,6 +196,9 @@ def test_everything_that_changes_the_numbers_is_part_of_the_identity():
         {"modalities": {"visual": "v.npy"}},
         {"modality_input": {"visual": "zero"}},
         {"modality_input": {"visual": "noise"}},
+        {"nan_features": "missing"},
+        {"missing_share": {"visual": 0.5}},
+        {"missing_share": {"textual": 0.5}},
         {"filter_out_cold_start_users": False},
         {"synthetic": {"seed": 1}},
     ]
@@ -303,6 +306,7 @@ def test_lock_clears_what_a_killed_writer_left(tmp_path):
 def test_manifest_holds_what_is_needed_to_get_the_same_numbers(tmp_path):
     dataset, config = random_dataset(), toy_config(seed=7, protocol="strict")
     dataset.features["visual"] = np.ones((dataset.n_items, 3), dtype=np.float32)
+    dataset.present["visual"] = np.arange(dataset.n_items) > 1
     record = manifest(config, dataset, CPU)
     record["versions"]["code"] = "0123"
     write_json(tmp_path / "manifest.json", record)
@@ -311,6 +315,7 @@ def test_manifest_holds_what_is_needed_to_get_the_same_numbers(tmp_path):
     assert [record[part] for part in parts] == ["running", 7, "strict", identity(config), "cpu"]
     assert record["hashes"] == dataset.fingerprint
     assert record["features"] == {"visual": [dataset.n_items, 3]}
+    assert record["missing"] == {"visual": 2}
     assert record["sizes"]["train"] == len(dataset.train)
     assert record["versions"]["torch"] == torch.__version__
 
