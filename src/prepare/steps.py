@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from prepare import amazon, features, interactions, splits, tables, texts
 from prepare.encode import encode
+from prepare.image_check import checker
 from prepare.lines import Tally
 from prepare.pipeline import Pipeline, Progress, Step, whole_file
 from prepare.store import FILE, ContentStore, compact, file_rows, image_files
@@ -23,6 +25,8 @@ from utils.runs import make_folder, write_json
 
 OWN = "own"
 SOURCES = ("amazon2014", "amazon2023", OWN)
+LONGEST_NAME = 200  # bytes of an item's id that names a file, with room for what downloads add to it
+FETCHED_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 STEMS = {"visual": "image", "textual": "text", "acoustic": "audio"}  # modality to the stem of its file
 
 
@@ -35,7 +39,7 @@ class Options:
         columns: of own interactions: user, item, rating, time, split, as far as named.
         features: stem of a feature file to the user's matrix; feature_ids: to the file of its rows' ids.
         text_encoder, image_encoder: keys of EncoderSpec, or None.
-        fetch_images: fetch the images whose addresses the metadata have.
+        fetch_images: fetch the images whose addresses the metadata have; fetch_threads: so many at a time.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Options:
     text_encoder: Mapping[str, Any] | None = None
     image_encoder: Mapping[str, Any] | None = None
     fetch_images: bool = False
+    fetch_threads: int = 8
     accept_truncated: bool = False
 
 
@@ -104,13 +109,16 @@ class Steps:
             parameters = {"as": OWN if o.texts else o.source, **chosen, **strict}
             steps.append(Step("items", self.items, [described, self.item_map], [items], parameters=parameters))
         if o.fetch_images:
-            steps.append(Step("fetch", self.fetch, [items], [self.work / "images.json"]))
+            steps.append(Step("fetch", self.fetch, [items], [self.work / "images.json"], version=2))
         kinds = {"text": described, "image": self.pictures}
         if any(kinds.values()):
             inputs = [self.item_map, *([items] if described else []), *([self.pictures] if self.pictures else [])]
             inputs += [self.work / "images.json"] if o.fetch_images else []
             outputs = [self.store, *(self._digests(kind) for kind, there in kinds.items() if there)]
             steps.append(Step("content", self.content, inputs, outputs))
+        if self.pictures and o.image_encoder is None:  # which would find the broken ones
+            inputs, outputs = [self._digests("image")], [self.work / "images_checked.json"]
+            steps.append(Step("check_images", self.check_images, inputs, outputs, parameters={"by": checker()[0]}))
         for stem, spec in (("text", o.text_encoder), ("image", o.image_encoder)):
             if spec is not None:
                 inputs = [self._digests(stem), self.item_map]
@@ -230,27 +238,28 @@ class Steps:
         return {"tally": tally.record(), **counts}
 
     def fetch(self, progress: Progress) -> dict[str, Any]:
-        from prepare.download import download
+        from prepare.download import download_all
 
         folder = self.work / "images"
         make_folder(folder)
         addresses = {item.id: item.image for item in texts.stored_items(self.work / "items.jsonl") if item.image}
         failed: dict[str, str] = {}
-        for done, (name, url) in enumerate(addresses.items()):
-            progress(done, len(addresses))
+        wanted: dict[str, tuple[str, Path]] = {}
+        for name, url in addresses.items():
             suffix = Path(url.partition("?")[0]).suffix.lower()
-            target = folder / f"{name}{suffix if suffix in ('.jpg', '.jpeg', '.png', '.webp', '.gif') else '.jpg'}"
-            if Path(name).name != name or name.startswith("."):
+            if Path(name).name != name or name.startswith(".") or len(name.encode()) > LONGEST_NAME:
                 failed[name] = "its id cannot name a file"
-            elif not target.is_file():
-                try:
-                    download(url, target)
-                except UserError as error:
-                    failed[name] = str(error)
+            else:
+                wanted[name] = url, folder / f"{name}{suffix if suffix in FETCHED_SUFFIXES else '.jpg'}"
+        failed |= download_all(wanted, self.o.fetch_threads, progress)
         if addresses and len(failed) == len(addresses):
             raise UserError(f"none of {len(failed):,} images could be fetched (first: {next(iter(failed.values()))})")
         write_json(self.work / "images.json", {"failed": failed})
-        return {"addresses": len(addresses), "fetched": len(addresses) - len(failed), "failed": failed}
+        reasons = Counter(
+            why.removeprefix(f"{addresses[name]}: ").partition(";")[0] for name, why in sorted(failed.items())
+        )
+        fetched = len(addresses) - len(failed)
+        return {"addresses": len(addresses), "fetched": fetched, "failed": failed, "reasons": dict(reasons)}
 
     def content(self, progress: Progress) -> dict[str, Any]:
         ids = list(self._item_ids())
@@ -284,6 +293,18 @@ class Steps:
                     write_json(self._digests(kind), {"sha256": digest.hexdigest(), "items": store.count(kind)})
         os.replace(working, self.store)
         return report
+
+    def check_images(self, progress: Progress) -> dict[str, Any]:
+        by, problem_of = checker()
+        broken: dict[str, str] = {}
+        with ContentStore.open(self.store) as store:
+            names = store.keys("image")
+            for done, name in enumerate(names, 1):
+                if problem := problem_of(bytes(store.get("image", name) or b"")):
+                    broken[name] = problem
+                progress(done, len(names))
+        write_json(self.work / "images_checked.json", {"broken": broken})
+        return {"by": by, "items": len(names), "broken": broken}
 
     @staticmethod
     def _shown(rows: Iterator[tuple[str, bytes]], n: int, progress: Progress) -> Iterator[tuple[str, bytes]]:

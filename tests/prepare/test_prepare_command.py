@@ -16,8 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from cli_tools import Outcome, contents, run_here, trained
+from PIL import Image
 
+from prepare import steps
 from prepare.encoders import ENCODERS, Encoder, EncoderSource, EncoderSpec
+from prepare.image_check import STRUCTURE, structure_problem
 from prepare.raw import RawSpec, write_raw
 from prepare.store import ContentStore
 
@@ -321,12 +324,17 @@ def test_images_are_fetched_by_their_addresses(server, tmp_path, monkeypatch):
     outcome = prepare(tmp_path, "new", *words, "--download")
     assert (outcome.code, outcome.err) == (0, "")
     assert "images: 37 addresses = 36 fetched + 1 failed" in outcome.out
+    assert "  1 times: the server answers 404 (File not found): it is not there (any more)\n" in outcome.out
     assert f"  {lost}: " in outcome.out
     assert "images: 40 items = 36 stored + 4 without a file + 0 unreadable" in outcome.out
     mask = np.load(tmp_path / "new" / "image_mask.npy")
     assert (~mask).sum() == 4
     assert not mask[table.original.tolist().index(lost)]
     assert prepare(tmp_path, "new", *words, "--download").out.count(": unchanged") == 9
+    before = contents(tmp_path / "new", ".prepare")
+    prepare(tmp_path / "alone", "new", *words, "--download", "--fetch_threads", 1)
+    alone = contents(tmp_path / "alone" / "new", ".prepare")
+    assert {name for name in before if before[name] != alone[name]} <= {"manifest.json"}  # which has its date
 
 
 # Own data
@@ -388,6 +396,31 @@ def test_images_go_into_the_store_as_they_came(tmp_path):
             content = store.get("image", name)
             assert content is not None
             assert bytes(content) == (tmp_path / "raw" / "images" / f"{name}.png").read_bytes()
+
+
+@pytest.mark.parametrize("pillow", [True, False])
+def test_broken_images_are_counted_without_an_encoder(tmp_path, monkeypatch, pillow):
+    monkeypatch.setitem(ENCODERS, "colours", EncoderSource(("image",), Colours))
+    if not pillow:
+        monkeypatch.setattr(steps, "checker", lambda: (STRUCTURE, structure_problem))
+    write_raw(RawSpec(**{**SIZES, "extra_images": 0}, missing_images=4, broken_images=5), tmp_path / "raw", "own")
+    raw = tmp_path / "raw"
+    words = ("--interactions", raw / "interactions.csv", "--k_core", 5, "--images", raw / "images")
+    outcome = prepare(tmp_path, "mine", *words)
+    assert (outcome.code, outcome.err) == (0, "")
+    how = f"decoding (Pillow {Image.__version__})" if pillow else "their structure (Pillow is not installed)"
+    assert "images: 40 items = 36 stored + 4 without a file + 0 unreadable" in outcome.out
+    assert f"images checked by {how}: 36 stored = 31 whole + 5 broken" in outcome.out
+    broken = manifest(tmp_path / "mine")["steps"]["check_images"]["broken"]
+    assert len(broken) == 5
+    assert all(f"  {name}: {reason}\n" in outcome.out for name, reason in broken.items())
+    assert any(reason.startswith("not an image") for reason in broken.values())
+    assert "check_images: unchanged" in prepare(tmp_path, "mine", *words).out
+    # An encoder finds the same ones, and then they are not looked for twice.
+    outcome = prepare(tmp_path, "mine", *words, "--image_encoder", "colours")
+    assert "images checked" not in outcome.out
+    assert "31 encoded to 3 features, 4 missing, 0 empty, 5 unreadable" in outcome.out
+    assert all(f"unreadable {name}: " in outcome.out for name in broken)
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(own, tmp_path):
