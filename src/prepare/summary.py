@@ -118,6 +118,8 @@ def report(options: Options, records: Mapping[str, Mapping[str, Any]]) -> list[s
             f"texts: {items['items']:,} items = {items['with_text']:,} with text + {items['without_text']:,} with an entry "
             f"but no text + {items['without_entry']:,} without entry"
         )
+        if items["without_entry"]:
+            lines.append(f"  without entry: {', '.join(items['first_without_entry'])}, ...")
     if "fetch" in found:
         fetched = found["fetch"]
         lines.append(
@@ -135,6 +137,8 @@ def report(options: Options, records: Mapping[str, Mapping[str, Any]]) -> list[s
             f"{len(image['unreadable']):,} unreadable"
         )
         lines += problem_lines(image["unreadable"])
+        if image["of_no_item"]:
+            lines.append(f"  files of no item that is kept: {image['of_no_item']:,}: {image['first_of_no_item'][0]}")
         if options.image_encoder is None:
             lines.append("  no features are made of them: choose an --image_encoder")
     if "check_images" in found:
