@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prepare.interactions import Collector, Interactions
-from prepare.lines import Advance, Tally, read_lines
+from prepare.lines import NOT_KEPT, Advance, Tally, read_lines
 from prepare.tables import REPLACED, id_problem, number
 from prepare.texts import Item, first_wanted
 from utils.config import read_yaml
@@ -208,7 +208,7 @@ def read_meta(
         if key == "asin" and (early := FIRST_ASIN.match(line)):
             name = (early[1] if early[1] is not None else early[2]).decode("utf-8", "replace").strip()
             if name not in wanted:
-                tally.drop("of items that are not kept", 0)
+                tally.drop(NOT_KEPT, 0, name)
                 continue
         content = _mapping(line, read)
         if content is None:
@@ -281,7 +281,8 @@ def find_raw(folder: Path, source: str, category: str, use: str | None) -> dict[
         there = sorted(p.name for p in folder.iterdir() if p.is_file())[:8] if folder.is_dir() else []
         urls = " or ".join(raw_url(source, kind, names[kind]) for kind in kinds if kind in names)
         raise UserError(
-            f"{folder}: no {wanted}; " + (f"there is {', '.join(there)}" if there else "no such files there")
+            f"{folder}: no {wanted}; "
+            + (f"there is {', '.join(there)}" if there else f"no {'file there' if folder.is_dir() else 'such folder'}")
             + f". Put it there (published at {urls}), or --download fetches it"
         )  # fmt: skip
     found |= {k: folder / names[k] for k in ("meta", "image_features") if k in names and (folder / names[k]).is_file()}

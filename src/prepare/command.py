@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prepare.options import FLAGS, SEVERAL, SINGLE, USAGE, read_options
-from prepare.pipeline import Pipeline, Progress
+from prepare.pipeline import Pipeline, Progress, make_place
 from prepare.steps import Steps
 from prepare.summary import report, sources, write_manifest
 from utils.cli import take_apart
 from utils.errors import UserError, nearest
-from utils.runs import make_folder
 
 
 def prepare_command(arguments: list[str]) -> int:
@@ -69,7 +68,7 @@ def fetch(wanted: Sequence[tuple[str, Path]], quiet: bool) -> None:
     from prepare.download import download
 
     for url, path in wanted:
-        make_folder(path.parent)
+        make_place(path.parent, "--raw")
         print(f"download: {url}")
         progress = Progress(path.name, quiet)
         try:

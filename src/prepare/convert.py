@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from prepare.formats import READERS, WRITERS, Table
 from prepare.interactions import write_mapping
-from prepare.pipeline import whole_file
+from prepare.pipeline import make_place, whole_file
 from utils.dataset import SPLITS
 from utils.errors import UserError, nearest
-from utils.runs import make_folder, write_bytes
+from utils.runs import write_bytes
 
 COMPANIONS = ("*_feat.npy", "*_mask.npy", "*mapping*.csv", "*mapping*.tsv")
 USAGE = """\
@@ -76,7 +76,7 @@ def convert(source: Path, target: Path, form: str, to: str, single: bool = False
     there = [name for name in files if (target / name).exists()]
     if there:
         raise UserError(f"convert: {target} holds {', '.join(there)} already: delete it or choose another folder")
-    make_folder(target)
+    make_place(target, "OUT")
     for path in companions:
         _copy(path, target / path.name)
     mappings = {"u_id_mapping.csv": (user_names, "userID"), "i_id_mapping.csv": (item_names, "itemID")}

@@ -393,14 +393,20 @@ def degree_plot(description: Description) -> str:
 
 def describe_command(arguments: list[str]) -> int:
     """The command `describe`; returns the exit code."""
+    from prepare.pipeline import make_place
     from utils.cli import take_apart
     from utils.config import data_folder
     from utils.errors import nearest
-    from utils.runs import make_folder, write_bytes, write_json
+    from utils.runs import write_bytes, write_json
 
     usage = "describe NAME [--data_path DIR] [--output FILE.json] [--plots DIR]"
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: main.py {usage}\n\nTells what a data set is and how healthy its features are.")
+        print(
+            f"usage: main.py {usage}\n\n"
+            "Tells what DATA_PATH/NAME is: sizes, splits, how interactions are spread, and the health of its features.\n\n"
+            "  --output FILE.json   the same in full precision, with manifest.json\n"
+            "  --plots DIR          DIR/degrees.svg: the share of users and of items with at least so many interactions"
+        )
         return 0
     if arguments[0].startswith("-"):
         raise UserError(f"describe: the name of the data set is missing; usage: {usage}")
@@ -422,7 +428,7 @@ def describe_command(arguments: list[str]) -> int:
         print(f"written to {target}")
     if plots:
         folder = Path(plots).expanduser()
-        make_folder(folder)
+        make_place(folder, "--plots")
         write_bytes(folder / "degrees.svg", degree_plot(description).encode())
         print(f"written to {folder / 'degrees.svg'}")
     return 0

@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import queue
 import re
+import string
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +27,10 @@ TRIES = 5  # in a row without a byte more
 PAUSE = 1.0  # seconds before the second try, doubled each time
 LONGEST_PAUSE = 60.0
 Progress = Callable[[int, "int | None"], None]  # bytes so far, bytes in all where known
+
+
+class NotFetched(UserError):
+    """What lies with the address or its server, not with this machine: other files may still come."""
 
 
 class Failed(Exception):
@@ -108,8 +115,8 @@ def download(
     Raises:
         UserError: if the server refuses, if what comes is not what is expected, or if a file is there that is not.
     """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(f"{url}: expected an address that begins with http:// or https://")
+    if not url.startswith(("http://", "https://")):
+        raise NotFetched(f"{url}: expected an address that begins with http:// or https://")
     if path.exists():
         if problem := _difference(path, size, sha256):
             raise UserError(f"{path}: is there but {problem}; move it away and it is fetched anew")
@@ -125,6 +132,58 @@ def download(
     finally:
         lock_path.unlink(missing_ok=True)
         lock.close()
+
+
+def download_all(
+    files: Mapping[str, tuple[str, Path]], at_once: int, progress: Progress | None = None
+) -> dict[str, str]:
+    """Fetches many files, several at a time; what is there is kept, what a killed call has begun is gone on with.
+
+    Args:
+        files: address and place of each, by name.
+        at_once: how many are fetched at a time.
+        progress: called with the number of files done and all of them.
+
+    Returns:
+        why, for each that could not be fetched, in the order of `files`.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
+    waiting = iter(files.items())
+    ended: queue.SimpleQueue[tuple[str, Exception | None]] = queue.SimpleQueue()
+    taking, stopped = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        while not stopped.is_set():
+            with taking:
+                job = next(waiting, None)
+            if job is None:
+                return
+            name, (url, path) = job
+            try:
+                download(url, path)
+            except Exception as error:  # the caller's to judge
+                ended.put((name, error))
+            else:
+                ended.put((name, None))
+
+    # Daemons: who stops the program need not wait for them, since a download may end at any moment.
+    for _ in range(min(at_once, len(files))):
+        threading.Thread(target=work, daemon=True).start()
+    failed: dict[str, str] = {}
+    try:
+        for done in range(1, len(files) + 1):
+            name, error = ended.get()
+            if isinstance(error, NotFetched):
+                failed[name] = str(error)
+            elif error is not None:
+                raise error
+            if progress:
+                progress(done, len(files))
+    finally:
+        stopped.set()
+    return {name: failed[name] for name in files if name in failed}
 
 
 def _difference(path: Path, size: int | None, sha256: str | None) -> str:
@@ -150,7 +209,7 @@ def _fetch(
         part.remove()
         # A part from before may have been of another file: once more from the first byte.
         if not resumed:
-            raise UserError(
+            raise NotFetched(
                 f"{part.url}: what came {problem}; it was thrown away. Check the address and what is expected"
             )
         resumed = False
@@ -169,7 +228,7 @@ def _all_bytes(part: Part, size: int | None, progress: Progress | None, timeout:
                 return
             # The server has less than the part: that was of another file.
             if refused or part.size == 0:
-                raise UserError(f"{part.url}: the server answers 416 (no such range) to a request for the whole file")
+                raise NotFetched(f"{part.url}: the server answers 416 (no such range) to a request for the whole file")
             refused = True
             part.restart()
             continue
@@ -182,7 +241,7 @@ def _all_bytes(part: Part, size: int | None, progress: Progress | None, timeout:
         failures += 1
         if failures >= TRIES:
             kept = f"; {part.size:,} bytes are kept, the same command continues" if part.size else ""
-            raise UserError(f"{part.url}: {reason} ({failures} times in a row){kept}")
+            raise NotFetched(f"{part.url}: {reason} ({failures} times in a row){kept}")
         time.sleep(min(max(pause, PAUSE * 2 ** (failures - 1)), LONGEST_PAUSE))
 
 
@@ -207,10 +266,14 @@ def _one_request(part: Part, size: int | None, progress: Progress | None, timeou
         if part.validator:
             headers["If-Range"] = part.validator
     try:
-        answer = urllib.request.urlopen(urllib.request.Request(part.url, headers=headers), timeout=timeout)
+        # Spaces and letters beyond ASCII have no place in a request; what is quoted already stays.
+        address = urllib.parse.quote(part.url, safe=string.punctuation)
+        answer = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         with error:
             return _refused(part, error)
+    except (ValueError, http.client.InvalidURL) as error:
+        raise NotFetched(f"{part.url}: no address that can be asked ({error})") from None
     with answer:
         validator = _validator(answer.headers)
         if answer.status == 206:
@@ -223,7 +286,7 @@ def _one_request(part: Part, size: int | None, progress: Progress | None, timeou
             total = _number(answer.headers.get("Content-Length"))
         total = size if total is None else total
         if size is not None and total != size:
-            raise UserError(
+            raise NotFetched(
                 f"{part.url}: the server offers {total:,} bytes, expected {size:,}; nothing was fetched of it"
             )
         if answer.status != 206 or not start:
@@ -265,7 +328,7 @@ def _refused(part: Part, error: urllib.error.HTTPError) -> bool:
         raise Failed(f"the server answers {error.code} ({error.reason})", float(pause or 0))
     known = {403: "it may not be fetched without permission", 404: "it is not there (any more)", 410: "it is gone"}
     why = f": {known[error.code]}" if error.code in known else ""
-    raise UserError(
+    raise NotFetched(
         f"{part.url}: the server answers {error.code} ({error.reason}){why}; get the file in another way and put it in place"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prepare.lines import Advance, Tally
+from prepare.lines import NOT_KEPT, Advance, Tally
 from prepare.pipeline import whole_file
 from utils.errors import UserError
 from utils.missing import mask_path
@@ -129,7 +129,7 @@ def _records(
                         continue
                     item = item_of.get(key.decode())
                     if item is None:
-                        tally.drop("of items that are not kept", 0)
+                        tally.drop(NOT_KEPT, 0, key)
                         continue
                     if item in seen:
                         tally.drop("of an item that has one already", at, key)
@@ -200,7 +200,7 @@ def from_matrix(
             tally.read += 1
             item = item_of.get(name)
             if item is None:
-                tally.drop("of items that are not kept", 0)
+                tally.drop(NOT_KEPT, 0, name)
             elif item in seen:
                 tally.drop("of an item that has one already", place + 1, name)
             else:

@@ -101,7 +101,9 @@ def _column(rows: pd.DataFrame, role: str, path: Path) -> str:
             f"{path.name}: no column that tells the split (x_label or split); there are {there}; without a split, "
             f"`main.py prepare NAME --interactions {path.name}` makes one"
         )
-    raise UserError(f"{path.name}: no column for the {role} ({', '.join(KNOWN_COLUMNS[role][:4])}); there are {there}")
+    raise UserError(
+        f"{path.name}: no column for the {role} ({', '.join(KNOWN_COLUMNS[role][:4])}); there are {there}; rename it"
+    )
 
 
 def _labels(words: Iterable[str], path: Path) -> NDArray[np.int8]:

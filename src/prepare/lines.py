@@ -12,6 +12,7 @@ from utils.errors import UserError
 
 MAX_LINE = 4 << 20  # bytes; a longer line is no record of any known format
 BLOCK = 1 << 20
+NOT_KEPT = "of items that are not kept"  # why most rows about items are left out
 
 Advance = Callable[[float, float], None]  # what is done, and the whole
 
@@ -22,10 +23,11 @@ class Tally:
     Args:
         name: of the file.
         unit: what its parts are called.
+        numbered: what their numbers count, if that is something else.
     """
 
-    def __init__(self, name: str, unit: str = "lines") -> None:
-        self.name, self.unit = name, unit
+    def __init__(self, name: str, unit: str = "lines", numbered: str = "") -> None:
+        self.name, self.unit, self.numbered = name, unit, numbered or unit.removesuffix("s")
         self.read = self.kept = 0
         self.dropped: dict[str, dict[str, Any]] = {}
         self.notes: dict[str, dict[str, Any]] = {}
@@ -50,6 +52,7 @@ class Tally:
         return {
             "name": self.name,
             "unit": self.unit,
+            "numbered": self.numbered,
             "read": self.read,
             "kept": self.kept,
             "dropped": self.dropped,
@@ -80,7 +83,7 @@ def tally_lines(record: dict[str, Any]) -> list[str]:
     for reason, entry in (*record["dropped"].items(), *record["notes"].items()):
         text = f"  {reason}: {entry['count']:,}"
         if entry["first"]:
-            text += f", first {unit.removesuffix('s')} {entry['first']:,}"
+            text += f", first {record.get('numbered', unit.removesuffix('s'))} {entry['first']:,}"
         lines.append(text + (f": {entry['example']}" if entry["example"] else ""))
     return lines
 

@@ -33,6 +33,7 @@ source:
   --use reviews|ratings    which interactions, where both are there (default reviews)
   --download               fetch files that are not in DIR, and images for --image_encoder
   --mirror URL             instead of the publishers' server
+  --fetch_threads N        images fetched at a time (default 8)
 own data:
   --interactions FILE      CSV or TSV with a header, plain or gzip
   --columns ROLE=NAME ...  columns for user, item, rating, time, split, where their names do not tell
@@ -63,11 +64,12 @@ other:
 FLAGS = ("download", "keep_ids", "accept_truncated", "dry_run", "quiet")
 SINGLE = (
     "raw", "source", "category", "use", "mirror", "interactions", "texts", "text_id", "images", "threshold", "duplicates",
-    "k_core", "split", "seed", "few", "least", "text_encoder", "image_encoder", "fill_missing", "data_path",
+    "k_core", "split", "seed", "few", "least", "text_encoder", "image_encoder", "fill_missing", "fetch_threads",
+    "data_path",
 )  # fmt: skip
 SEVERAL = ("columns", "text_columns", "features", "feature_ids", "ratios")
 OWN_ONLY = ("columns", "texts", "text_id", "text_columns", "images", "features", "feature_ids")
-RAW_ONLY = ("raw", "source", "category", "use", "mirror")
+RAW_ONLY = ("raw", "source", "category", "use", "mirror", "fetch_threads")
 
 
 def read_options(name: str, words: Words) -> tuple[list[tuple[str, Path]], Options | None]:
@@ -97,6 +99,7 @@ def read_options(name: str, words: Words) -> tuple[list[tuple[str, Path]], Optio
         "seed": _whole("seed", 0, words, "0", problems),
         "few": _whole("few", LEAST, words, "10", problems),
         "least": _whole("least", LEAST, words, str(LEAST), problems),
+        "fetch_threads": _whole("fetch_threads", 1, words, "8", problems),
         "threshold": _number("threshold", words, problems),
         "ratios": _ratios(words.options.get("ratios"), problems),
         "columns": _pairs("columns", words, problems),

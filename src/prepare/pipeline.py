@@ -118,6 +118,18 @@ class Hashes:
             write_json(self.path, self.known)
 
 
+def make_place(path: Path, option: str) -> None:
+    """Makes a folder that an option or a word of the command names.
+
+    Raises:
+        UserError: if that cannot be done; it names the option.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made a folder ({error.strerror}); choose another {option}") from None
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes.
 
@@ -192,7 +204,7 @@ class Pipeline:
                 )
         if self.dry:
             return self
-        make_folder(self.work)
+        make_place(self.work, "--data_path")
         self._lock = take_lock(self.work / "lock")
         if self._lock is None:
             raise UserError(f"{self.folder}: another prepare is at work here; wait for it or stop it first")

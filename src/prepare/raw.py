@@ -271,11 +271,12 @@ def write_raw(spec: RawSpec, folder: Path, source: str = "amazon2014") -> dict[s
         UserError: if the folder already holds generated.json or cannot be written.
     """
     from prepare import raw_formats
-    from utils.runs import make_folder, write_json
+    from prepare.pipeline import make_place
+    from utils.runs import write_json
 
     if (folder / "generated.json").exists():
         raise UserError(f"generate_raw: {folder} holds generated files already: delete it or choose another folder")
-    make_folder(folder)
+    make_place(folder, "DIR")
     writers: dict[str, Callable[[RawSpec, Drawn, Path], dict[str, Any]]] = {
         "amazon2014": raw_formats.write_amazon_2014,
         "amazon2023": raw_formats.write_amazon_2023,

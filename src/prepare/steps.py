@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 
 from prepare import amazon, features, interactions, splits, tables, texts
 from prepare.encode import encode
-from prepare.lines import Tally
+from prepare.image_check import checker
+from prepare.lines import NOT_KEPT, Tally
 from prepare.pipeline import Pipeline, Progress, Step, whole_file
 from prepare.store import FILE, ContentStore, compact, file_rows, image_files
 from utils.errors import UserError
@@ -24,6 +26,9 @@ from utils.runs import make_folder, write_json
 
 OWN = "own"
 SOURCES = ("amazon2014", "amazon2023", OWN)
+FEW = 3  # examples
+LONGEST_NAME = 200  # bytes of an item's id that names a file, with room for what downloads add to it
+FETCHED_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 STEMS = {"visual": "image", "textual": "text", "acoustic": "audio"}  # modality to the stem of its file
 
 
@@ -36,7 +41,7 @@ class Options:
         columns: of own interactions: user, item, rating, time, split, as far as named.
         features: stem of a feature file to the user's matrix; feature_ids: to the file of its rows' ids.
         text_encoder, image_encoder: keys of EncoderSpec, or None.
-        fetch_images: fetch the images whose addresses the metadata have.
+        fetch_images: fetch the images whose addresses the metadata have; fetch_threads: so many at a time.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Options:
     text_encoder: Mapping[str, Any] | None = None
     image_encoder: Mapping[str, Any] | None = None
     fetch_images: bool = False
+    fetch_threads: int = 8
     accept_truncated: bool = False
 
 
@@ -103,15 +109,19 @@ class Steps:
         if described:
             chosen = {"columns": list(o.text_columns), "id": [o.text_id, o.columns.get("item")]} if o.texts else {}
             parameters = {"as": OWN if o.texts else o.source, **chosen, **strict}
-            steps.append(Step("items", self.items, [described, self.item_map], [items], parameters=parameters))
+            inputs = [described, self.item_map]
+            steps.append(Step("items", self.items, inputs, [items], parameters=parameters, version=2))
         if o.fetch_images:
-            steps.append(Step("fetch", self.fetch, [items], [self.work / "images.json"]))
+            steps.append(Step("fetch", self.fetch, [items], [self.work / "images.json"], version=2))
         kinds = {"text": described, "image": self.pictures}
         if any(kinds.values()):
             inputs = [self.item_map, *([items] if described else []), *([self.pictures] if self.pictures else [])]
             inputs += [self.work / "images.json"] if o.fetch_images else []
             outputs = [self.store, *(self._digests(kind) for kind, there in kinds.items() if there)]
-            steps.append(Step("content", self.content, inputs, outputs))
+            steps.append(Step("content", self.content, inputs, outputs, version=2))
+        if self.pictures and o.image_encoder is None:  # which would find the broken ones
+            inputs, outputs = [self._digests("image")], [self.work / "images_checked.json"]
+            steps.append(Step("check_images", self.check_images, inputs, outputs, parameters={"by": checker()[0]}))
         for stem, spec in (("text", o.text_encoder), ("image", o.image_encoder)):
             if spec is not None:
                 inputs = [self._digests(stem), self.item_map]
@@ -149,7 +159,10 @@ class Steps:
             table, tally = amazon.read_reviews(o.raw["reviews"], o.source, o.accept_truncated, progress)
         record = tally.record()
         if not len(table):
-            reasons = ", ".join(f"{entry['count']:,} {reason}" for reason, entry in record["dropped"].items())
+            reasons = ", ".join(
+                f"{entry['count']:,} {reason} (first: {entry['example']})"
+                for reason, entry in record["dropped"].items()
+            )
             raise UserError(
                 f"{tally.name}: no interaction in {tally.read:,} {tally.unit}" + (f": {reasons}" if reasons else "")
             )
@@ -210,12 +223,14 @@ class Steps:
             found = amazon.read_meta(o.raw["meta"], o.source, wanted, o.accept_truncated, progress)
         counts = {"items": len(wanted), "with_text": 0, "with_image_address": 0}
         tallies: list[Tally] = []
+        without = dict.fromkeys(wanted)
 
         def kept() -> Iterator[texts.Item]:
             for item in found:
                 if isinstance(item, Tally):
                     tallies.append(item)
                 else:
+                    del without[item.id]
                     counts["with_text"] += bool(item.text)
                     counts["with_image_address"] += bool(item.image)
                     yield item
@@ -223,35 +238,36 @@ class Steps:
         texts.write_items(self.work / "items.jsonl", kept())
         (tally,) = tallies
         counts["without_text"] = tally.kept - counts["with_text"]
-        counts["without_entry"] = len(wanted) - tally.kept
+        counts["without_entry"] = len(without)
         if not counts["with_text"]:
-            raise UserError(
-                f"{tally.name}: no text for any of {len(wanted):,} items; are its ids those of the interactions?"
-            )
-        return {"tally": tally.record(), **counts}
+            raise UserError(f"{tally.name}: no text for any of {len(wanted):,} items{_strangers(tally, list(wanted))}")
+        return {"tally": tally.record(), **counts, "first_without_entry": list(without)[:FEW]}
 
     def fetch(self, progress: Progress) -> dict[str, Any]:
-        from prepare.download import download
+        from prepare.download import download_all
 
         folder = self.work / "images"
         make_folder(folder)
         addresses = {item.id: item.image for item in texts.stored_items(self.work / "items.jsonl") if item.image}
         failed: dict[str, str] = {}
-        for done, (name, url) in enumerate(addresses.items()):
-            progress(done, len(addresses))
+        wanted: dict[str, tuple[str, Path]] = {}
+        for name, url in addresses.items():
             suffix = Path(url.partition("?")[0]).suffix.lower()
-            target = folder / f"{name}{suffix if suffix in ('.jpg', '.jpeg', '.png', '.webp', '.gif') else '.jpg'}"
-            if Path(name).name != name or name.startswith("."):
+            if Path(name).name != name or name.startswith(".") or len(name.encode()) > LONGEST_NAME:
                 failed[name] = "its id cannot name a file"
-            elif not target.is_file():
-                try:
-                    download(url, target)
-                except UserError as error:
-                    failed[name] = str(error)
-        if addresses and len(failed) == len(addresses):
+            else:
+                wanted[name] = url, folder / f"{name}{suffix if suffix in FETCHED_SUFFIXES else '.jpg'}"
+        failed |= download_all(wanted, self.o.fetch_threads, progress)
+        if not addresses:
+            raise UserError(f"{self.o.raw['meta'].name}: no address of an image for any of the items that are kept")
+        if len(failed) == len(addresses):
             raise UserError(f"none of {len(failed):,} images could be fetched (first: {next(iter(failed.values()))})")
         write_json(self.work / "images.json", {"failed": failed})
-        return {"addresses": len(addresses), "fetched": len(addresses) - len(failed), "failed": failed}
+        reasons = Counter(
+            why.removeprefix(f"{addresses[name]}: ").partition(";")[0] for name, why in sorted(failed.items())
+        )
+        fetched = len(addresses) - len(failed)
+        return {"addresses": len(addresses), "fetched": fetched, "failed": failed, "reasons": dict(reasons)}
 
     def content(self, progress: Progress) -> dict[str, Any]:
         ids = list(self._item_ids())
@@ -272,9 +288,16 @@ class Steps:
                 report["text"] = {"stored": store.put_many("text", rows).rows}
             if pictures:
                 unreadable: list[tuple[str, str]] = []
-                files, missing = image_files(pictures, ids)
+                files, missing, others = image_files(pictures, ids)
+                if not files:
+                    found = f"among {len(others):,} such as {others[0]}" if others else "nor another image file"
+                    raise UserError(
+                        f"{pictures}: no image of any of {len(ids):,} items, {found}; expected files called by item id, "
+                        f"such as {ids[0]}.jpg, not in folders below"
+                    )
                 stored = store.put_many("image", self._shown(file_rows(files, unreadable), len(files), progress)).rows
-                report["image"] = {"stored": stored, "missing": len(missing), "unreadable": dict(unreadable)}
+                counts = {"stored": stored, "missing": len(missing), "of_no_item": len(others)}
+                report["image"] = counts | {"unreadable": dict(unreadable), "first_of_no_item": others[:1]}
         compact(working)
         with ContentStore.open(working) as store:
             for kind in ("text", "image"):
@@ -285,6 +308,18 @@ class Steps:
                     write_json(self._digests(kind), {"sha256": digest.hexdigest(), "items": store.count(kind)})
         os.replace(working, self.store)
         return report
+
+    def check_images(self, progress: Progress) -> dict[str, Any]:
+        by, problem_of = checker()
+        broken: dict[str, str] = {}
+        with ContentStore.open(self.store) as store:
+            names = store.keys("image")
+            for done, name in enumerate(names, 1):
+                if problem := problem_of(bytes(store.get("image", name) or b"")):
+                    broken[name] = problem
+                progress(done, len(names))
+        write_json(self.work / "images_checked.json", {"broken": broken})
+        return {"by": by, "items": len(names), "broken": broken}
 
     @staticmethod
     def _shown(rows: Iterator[tuple[str, bytes]], n: int, progress: Progress) -> Iterator[tuple[str, bytes]]:
@@ -326,9 +361,8 @@ class Steps:
     def _coverage(self, tally: Tally, mask: Any) -> dict[str, Any]:
         record = tally.record()
         if not mask.any():
-            raise UserError(
-                f"{tally.name}: no row for any of {len(mask):,} items; are its ids those of the interactions?"
-            )
+            strangers = _strangers(tally, read_mapping(self.item_map))
+            raise UserError(f"{tally.name}: no row for any of {len(mask):,} items{strangers}")
         return {
             "tally": record,
             "items": len(mask),
@@ -375,6 +409,12 @@ class Steps:
         report = {"statistics": lines, "warnings": warnings, "files": named, "description": description.record()}
         write_json(self.work / "verified.json", report)
         return report
+
+
+def _strangers(tally: Tally, ids: Sequence[str]) -> str:
+    """How the ids of a file that has none of the items look, beside theirs."""
+    found = tally.dropped.get(NOT_KEPT, {}).get("example")
+    return f": its ids are such as '{found}', those of the interactions such as '{ids[0]}'" if found else ""
 
 
 def write_inter(path: Path, table: interactions.Interactions, labels: Any) -> None:

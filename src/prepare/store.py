@@ -379,8 +379,8 @@ def _reason(error: lmdb.Error) -> str:
 # Files of images
 
 
-def image_files(folder: Path, ids: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
-    """The image file of each item, whose name without its extension is the item's id; and the ids without one.
+def image_files(folder: Path, ids: Sequence[str]) -> tuple[dict[str, Path], list[str], list[str]]:
+    """The image file of each item, whose name without its extension is the item's id; ids without, files of no item.
 
     Raises:
         UserError: if the folder cannot be read, or two files are the image of one item.
@@ -394,8 +394,11 @@ def image_files(folder: Path, ids: Sequence[str]) -> tuple[dict[str, Path], list
         by_stem.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
     found: dict[str, Path] = {}
     missing = []
+    used: set[str] = set()
     for name in ids:
-        files = by_stem.get(unicodedata.normalize("NFC", name), [])
+        stem = unicodedata.normalize("NFC", name)
+        files = by_stem.get(stem, [])
+        used.add(stem)
         if len(files) > 1:
             raise UserError(
                 f"{folder}: {files[0].name} and {files[1].name} are both the image of item {name}; keep one"
@@ -404,7 +407,7 @@ def image_files(folder: Path, ids: Sequence[str]) -> tuple[dict[str, Path], list
             found[name] = files[0]
         else:
             missing.append(name)
-    return found, missing
+    return found, missing, [path.name for stem, files in by_stem.items() if stem not in used for path in files]
 
 
 def file_rows(files: dict[str, Path], unreadable: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
+from prepare.image_check import STRUCTURE
 from prepare.lines import tally_lines
 from prepare.pipeline import Hashes, read_record
 from prepare.steps import Options
@@ -117,22 +118,39 @@ def report(options: Options, records: Mapping[str, Mapping[str, Any]]) -> list[s
             f"texts: {items['items']:,} items = {items['with_text']:,} with text + {items['without_text']:,} with an entry "
             f"but no text + {items['without_entry']:,} without entry"
         )
+        if items["without_entry"]:
+            lines.append(f"  without entry: {', '.join(items['first_without_entry'])}, ...")
     if "fetch" in found:
         fetched = found["fetch"]
         lines.append(
             f"images: {fetched['addresses']:,} addresses = {fetched['fetched']:,} fetched + "
             f"{len(fetched['failed']):,} failed"
         )
-        lines += [f"  {name}: {reason}" for name, reason in list(fetched["failed"].items())[:SHOWN]]
+        lines += [f"  {count:,} times: {reason}" for reason, count in fetched["reasons"].items()]
+        lines += problem_lines(fetched["failed"])
+        if fetched["failed"]:
+            lines.append("  to try these again, delete .prepare/steps/fetch.json")
     if "image" in found.get("content", {}):
         image, n = found["content"]["image"], found["content"]["items"]
         lines.append(
             f"images: {n:,} items = {image['stored']:,} stored + {image['missing']:,} without a file + "
             f"{len(image['unreadable']):,} unreadable"
         )
-        lines += [f"  {name}: {reason}" for name, reason in list(image["unreadable"].items())[:SHOWN]]
+        lines += problem_lines(image["unreadable"])
+        if image["of_no_item"]:
+            lines.append(f"  files of no item that is kept: {image['of_no_item']:,}: {image['first_of_no_item'][0]}")
         if options.image_encoder is None:
             lines.append("  no features are made of them: choose an --image_encoder")
+    if "check_images" in found:
+        checked = found["check_images"]
+        how = (
+            "their structure (Pillow is not installed)" if checked["by"] == STRUCTURE else f"decoding ({checked['by']})"
+        )
+        lines.append(
+            f"images checked by {how}: {checked['items']:,} stored = {checked['items'] - len(checked['broken']):,} whole + "
+            f"{len(checked['broken']):,} broken"
+        )
+        lines += problem_lines(checked["broken"])
     for name, entry in found.items():
         if name.startswith("encode_"):
             lines += [f"encoder of {name.partition('_')[2]}: {entry['encoder']}", *entry["lines"]]
@@ -145,3 +163,9 @@ def report(options: Options, records: Mapping[str, Mapping[str, Any]]) -> list[s
     lines += ["", *found["verify"]["statistics"], *(f"warning: {warning}" for warning in found["verify"]["warnings"])]
     lines.append(f"{options.folder}: ready; train on it with -d {options.name} --data_path {options.folder.parent}")
     return lines
+
+
+def problem_lines(reasons: Mapping[str, str]) -> list[str]:
+    """The first items that something went wrong with, and why, and how many more there are."""
+    lines = [f"  {name}: {reason}" for name, reason in list(reasons.items())[:SHOWN]]
+    return lines + ([f"  and {len(reasons) - SHOWN:,} more, in manifest.json"] if len(reasons) > SHOWN else [])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prepare.interactions import Collector, Interactions
-from prepare.lines import Advance, Tally, read_lines
+from prepare.lines import Advance, Tally, read_lines, shown
 from utils.errors import UserError, nearest
 
 # Names of columns that are taken without being told, in this order; lower case.
@@ -22,6 +22,7 @@ KNOWN_COLUMNS = {
 }
 SPLIT_WORDS = {"0": 0, "1": 1, "2": 2, "train": 0, "valid": 1, "validation": 1, "val": 1, "test": 2}
 REPLACED = "\ufffd"
+MAX_BAD, FEW_BAD = 0.1, 10  # share of lines in rows that are not like the header, and their number, that are too many
 FIELD_LIMIT = 1 << 22  # characters
 
 
@@ -34,7 +35,8 @@ def separated_rows(
     or with another number of fields than the header is counted as dropped; so are blank lines. All are counted as read.
 
     Raises:
-        UserError: if there is no header, or the file cannot be read.
+        UserError: if there is no header, the file cannot be read, or more than ten and more than a tenth of its lines are
+            in rows of another format than the header's.
     """
     before = csv.field_size_limit(FIELD_LIMIT)
     try:
@@ -49,25 +51,36 @@ def separated_rows(
             raise UserError(f"{path.name}: two columns are called '{twice}'")
         yield 0, header
         reader = csv.reader(texts, delimiter=separator, strict=True)
+        lost, first_lost = 0, ""
         while True:
             line = reader.line_num + 2  # the row's first line; the header is line 1
             try:
                 row = next(reader)
             except StopIteration:
-                return
+                break
             except csv.Error as error:
                 tally.read += 1
                 last = reader.line_num + 1
                 where = f" (lines {line} to {last})" if last > line else ""
                 tally.drop("not allowed by the format", line, f"{error}{where}")
+                lost += last - line + 1
+                first_lost = first_lost or f"line {line:,}: {error}{where}"
                 continue
             tally.read += 1
             if not row:
                 tally.drop("blank", line)
             elif len(row) != len(header):
                 tally.drop("with another number of fields than the header", line, separator.join(row))
+                lost += 1
+                first_lost = first_lost or f"line {line:,}: {shown(separator.join(row))}"
             else:
                 yield line, row
+        if lost > max(FEW_BAD, MAX_BAD * reader.line_num):
+            raise UserError(
+                f"{path.name}: {lost:,} of {reader.line_num:,} lines do not have the {len(header)} fields of the header "
+                f"between {separator!r} (first: {first_lost}); expected one separator in the whole file, and double quotes "
+                "around fields that contain it"
+            )
     except csv.Error as error:
         raise UserError(f"{path.name}: the header cannot be read: {error}") from None
     finally:
@@ -76,6 +89,8 @@ def separated_rows(
 
 def _texts(path: Path, tally: Tally, accept_truncated: bool, advance: Advance | None) -> Iterator[str]:
     for number, line in read_lines(path, tally, accept_truncated, advance):
+        if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise UserError(f"{path.name}: it is UTF-16 text; save it as UTF-8")
         line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
         yield line.decode("utf-8", "replace").replace("\0", REPLACED) + "\n"
 
@@ -87,6 +102,8 @@ def choose_columns(path: Path, header: Sequence[str], named: Mapping[str, str]) 
         UserError: for a column that is not there, or where user or item cannot be told.
     """
     there = ", ".join(header)
+    if any(number(name) is not None for name in header):
+        there += " (the first line has to name the columns)"
     problems = [
         f"--columns: unknown column '{role}'{nearest(role, KNOWN_COLUMNS)}; there are {', '.join(KNOWN_COLUMNS)}"
         for role in named
@@ -128,7 +145,7 @@ def read_own(
     Raises:
         UserError: if columns are missing or nothing can be read.
     """
-    tally = Tally(path.name, "rows")
+    tally = Tally(path.name, "rows", "line")
     rows = separated_rows(path, tally, accept_truncated, advance)
     _, header = next(rows)
     place = choose_columns(path, header, named)
@@ -142,7 +159,7 @@ def read_own(
             problem = "with a rating that is no number" if values["rating"] is None else ""
         if not problem and "time" in place:
             values["time"] = moment(row[place["time"]])
-            problem = "with a time that is neither number nor date" if values["time"] is None else ""
+            problem = "with a time that is neither a number nor an ISO date" if values["time"] is None else ""
         if not problem and "split" in place:
             values["label"] = SPLIT_WORDS.get(row[place["split"]].strip().lower())
             problem = "with a split other than 0, 1, 2" if values["label"] is None else ""

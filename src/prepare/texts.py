@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prepare.lines import Advance, Tally
+from prepare.lines import NOT_KEPT, Advance, Tally
 from prepare.pipeline import whole_file
 from prepare.tables import KNOWN_COLUMNS, REPLACED, id_problem, separated_rows
 from utils.errors import UserError, nearest
@@ -25,7 +25,7 @@ class Item:
 def first_wanted(name: str, wanted: Container[str], seen: set[str], tally: Tally, at: int) -> bool:
     """Whether an item's row is kept, which it counts: the first one of an item that is wanted, noted in `seen`."""
     if name not in wanted:
-        tally.drop("of items that are not kept", 0)
+        tally.drop(NOT_KEPT, 0, name)
     elif name in seen:
         tally.drop("of an item that has one already", at, name)
     else:
@@ -56,7 +56,7 @@ def read_texts(
     Raises:
         UserError: if columns are missing.
     """
-    tally = Tally(path.name, "rows")
+    tally = Tally(path.name, "rows", "line")
     rows = separated_rows(path, tally, accept_truncated, advance)
     _, header = next(rows)
     key, places = _columns(path, header, columns, id_column, item_column)

@@ -334,10 +334,10 @@ def test_other_arrays_are_refused(tmp_path, content, problem):
 
 
 def test_raw_files_are_found_by_category(tmp_path):
+    (problem,) = problems_of(lambda: find_raw(tmp_path / "none", "amazon2014", "Baby", None))
+    assert "ratings_Baby.csv; no such folder. Put it there" in problem
     (problem,) = problems_of(lambda: find_raw(tmp_path, "amazon2014", "Baby", None))
-    assert problem.startswith(
-        f"{tmp_path}: no reviews_Baby_5.json.gz or ratings_Baby.csv; no such files there. Put it there"
-    )
+    assert problem.startswith(f"{tmp_path}: no reviews_Baby_5.json.gz or ratings_Baby.csv; no file there. Put it there")
     for name in ("ratings_Baby.csv", "meta_Baby.json.gz"):
         (tmp_path / name).touch()
     assert set(find_raw(tmp_path, "amazon2014", "Baby", None)) == {"ratings", "meta"}

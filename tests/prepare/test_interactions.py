@@ -101,7 +101,7 @@ j,k,1,2
         "without user": 1,
         "without item": 1,
         "with a rating that is no number": 2,
-        "with a time that is neither number nor date": 1,
+        "with a time that is neither a number nor an ISO date": 1,
         "blank": 1,
         "with an id of item that is not UTF-8": 1,
         "not allowed by the format": 1,
@@ -109,8 +109,8 @@ j,k,1,2
     }
     lines = tally_lines(tally.record())
     assert lines[0].startswith("x.csv: 14 rows = 3 kept + 2 with another number of fields than the header + ")
-    assert "  with another number of fields than the header: 2, first row 3: b,y" in lines
-    assert "  not allowed by the format: 1, first row 12: ',' expected after '\"'" in lines
+    assert "  with another number of fields than the header: 2, first line 3: b,y" in lines
+    assert "  not allowed by the format: 1, first line 12: ',' expected after '\"'" in lines
 
 
 def test_a_quote_that_is_never_closed_is_one_counted_row(tmp_path):
@@ -120,9 +120,52 @@ def test_a_quote_that_is_never_closed_is_one_counted_row(tmp_path):
     assert "(lines 3 to 4)" in tally_lines(tally.record())[1]
 
 
+GOOD, BAD = "a,x\n" * 90, "b;y\n" * 10
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (GOOD + BAD, ""),
+        (
+            GOOD + BAD + "b;y\n",
+            "11 of 101 lines do not have the 2 fields of the header between ',' (first: line 92: b;y)",
+        ),
+        (BAD, ""),
+        (BAD + "b;y\n", "11 of 11 lines"),
+        (GOOD + '"a,x\n' + BAD[4:], ""),
+        (
+            GOOD[:80] + '"a,x\n' + GOOD,
+            "91 of 111 lines do not have the 2 fields of the header between ',' (first: line 22: ",
+        ),
+    ],
+)
+def test_a_file_of_other_separators_or_an_open_quote_is_refused(tmp_path, content, problem):
+    def read() -> object:
+        return own(tmp_path, "user,item\n" + content)
+
+    if problem:
+        (found,) = problems_of(read)
+        assert found.startswith(f"x.csv: {problem}")
+        assert "expected one separator in the whole file" in found
+    else:
+        read()
+
+
+def test_utf_16_is_told(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes("user,item\na,x\n".encode("utf-16"))
+    assert problems_of(lambda: read_own(path, {})) == ["x.csv: it is UTF-16 text; save it as UTF-8"]
+
+
 @pytest.mark.parametrize(
     ("content", "columns", "problem"),
     [
+        (
+            "7,8,9.5\n1,2,3\n",
+            {},
+            "x.csv: which column is the user? say --columns user=NAME; its columns are 7, 8, 9.5 (the first line has",
+        ),
         ("", {}, "x.csv: the file is empty; expected a header"),
         ("a,b\n1,2\n", {}, "x.csv: which column is the user? say --columns user=NAME; its columns are a, b"),
         ("user,item\n1,2\n", {"time": "when"}, "x.csv: no column 'when' (time); its columns are user, item"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 import threading
@@ -16,8 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from cli_tools import Outcome, contents, run_here, trained
+from PIL import Image
 
+from prepare import steps
 from prepare.encoders import ENCODERS, Encoder, EncoderSource, EncoderSpec
+from prepare.image_check import STRUCTURE, structure_problem
 from prepare.raw import RawSpec, write_raw
 from prepare.store import ContentStore
 
@@ -108,6 +112,10 @@ def test_the_report_adds_up_to_what_was_planted(raw, tmp_path):
     out = prepare(tmp_path, "baby", "--raw", raw, "--use", "ratings").out
     lines = planted["ratings_Baby.csv"]["lines"]
     assert f"ratings_Baby.csv: {lines:,} lines = {lines - 3:,} kept + " in out
+    without = out.split("  without entry: ")[1].partition(", ...")[0].split(", ")
+    assert len(without) == 3
+    meta = gzip.decompress((raw / "meta_Baby.json.gz").read_bytes())
+    assert not any(f"'asin': '{name}'".encode() in meta for name in without)
     for text in (
         "4 repeated pairs, the first kept + 90 outside the 5-core",
         "split mmrec: 600 rows = ",
@@ -321,12 +329,17 @@ def test_images_are_fetched_by_their_addresses(server, tmp_path, monkeypatch):
     outcome = prepare(tmp_path, "new", *words, "--download")
     assert (outcome.code, outcome.err) == (0, "")
     assert "images: 37 addresses = 36 fetched + 1 failed" in outcome.out
+    assert "  1 times: the server answers 404 (File not found): it is not there (any more)\n" in outcome.out
     assert f"  {lost}: " in outcome.out
     assert "images: 40 items = 36 stored + 4 without a file + 0 unreadable" in outcome.out
     mask = np.load(tmp_path / "new" / "image_mask.npy")
     assert (~mask).sum() == 4
     assert not mask[table.original.tolist().index(lost)]
     assert prepare(tmp_path, "new", *words, "--download").out.count(": unchanged") == 9
+    before = contents(tmp_path / "new", ".prepare")
+    prepare(tmp_path / "alone", "new", *words, "--download", "--fetch_threads", 1)
+    alone = contents(tmp_path / "alone" / "new", ".prepare")
+    assert {name for name in before if before[name] != alone[name]} <= {"manifest.json"}  # which has its date
 
 
 # Own data
@@ -381,6 +394,8 @@ def test_images_go_into_the_store_as_they_came(tmp_path):
     outcome = prepare(tmp_path, "mine", "--interactions", table, "--k_core", 5, "--images", tmp_path / "raw" / "images")
     assert (outcome.code, outcome.err) == (0, "")
     assert "images: 40 items = 36 stored + 4 without a file + 0 unreadable" in outcome.out
+    files, kept = len(list((tmp_path / "raw" / "images").iterdir())), 36
+    assert f"files of no item that is kept: {files - kept}: " in outcome.out
     with ContentStore.open(tmp_path / "mine" / "content.lmdb") as store:
         names = store.keys("image")
         assert len(names) == 36
@@ -388,6 +403,31 @@ def test_images_go_into_the_store_as_they_came(tmp_path):
             content = store.get("image", name)
             assert content is not None
             assert bytes(content) == (tmp_path / "raw" / "images" / f"{name}.png").read_bytes()
+
+
+@pytest.mark.parametrize("pillow", [True, False])
+def test_broken_images_are_counted_without_an_encoder(tmp_path, monkeypatch, pillow):
+    monkeypatch.setitem(ENCODERS, "colours", EncoderSource(("image",), Colours))
+    if not pillow:
+        monkeypatch.setattr(steps, "checker", lambda: (STRUCTURE, structure_problem))
+    write_raw(RawSpec(**{**SIZES, "extra_images": 0}, missing_images=4, broken_images=5), tmp_path / "raw", "own")
+    raw = tmp_path / "raw"
+    words = ("--interactions", raw / "interactions.csv", "--k_core", 5, "--images", raw / "images")
+    outcome = prepare(tmp_path, "mine", *words)
+    assert (outcome.code, outcome.err) == (0, "")
+    how = f"decoding (Pillow {Image.__version__})" if pillow else "their structure (Pillow is not installed)"
+    assert "images: 40 items = 36 stored + 4 without a file + 0 unreadable" in outcome.out
+    assert f"images checked by {how}: 36 stored = 31 whole + 5 broken" in outcome.out
+    broken = manifest(tmp_path / "mine")["steps"]["check_images"]["broken"]
+    assert len(broken) == 5
+    assert all(f"  {name}: {reason}\n" in outcome.out for name, reason in broken.items())
+    assert any(reason.startswith("not an image") for reason in broken.values())
+    assert "check_images: unchanged" in prepare(tmp_path, "mine", *words).out
+    # An encoder finds the same ones, and then they are not looked for twice.
+    outcome = prepare(tmp_path, "mine", *words, "--image_encoder", "colours")
+    assert "images checked" not in outcome.out
+    assert "31 encoded to 3 features, 4 missing, 0 empty, 5 unreadable" in outcome.out
+    assert all(f"unreadable {name}: " in outcome.out for name in broken)
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(own, tmp_path):
@@ -400,6 +440,21 @@ def test_a_folder_of_somebody_elses_is_left_alone(own, tmp_path):
 
 
 # Mistakes
+
+
+def test_a_folder_that_cannot_be_made_names_the_option(own, tmp_path):
+    (tmp_path / "file").write_text("")
+    for words, option in (
+        (("prepare", "mine", "--interactions", own / "x.csv", *OWN, "--data_path", tmp_path / "file"), "--data_path"),
+        (
+            ("prepare", "baby", "--raw", tmp_path / "file" / "raw", "--download", "--mirror", "http://127.0.0.1:9"),
+            "--raw",
+        ),
+        (("generate_raw", tmp_path / "file"), "DIR"),
+    ):
+        outcome = run_here(*words)
+        assert outcome.code == 2
+        assert outcome.err.endswith(f"; choose another {option}\n")
 
 
 @pytest.mark.parametrize(
@@ -463,6 +518,32 @@ def test_mistakes_are_a_line_each_and_code_2(own, tmp_path, words, problem):
     assert problem in outcome.err
     assert all(line.startswith("error: ") for line in outcome.err.splitlines())
     assert not (tmp_path / "data" / "mine" / "mine.inter").exists()
+
+
+def test_content_that_is_of_no_item_is_shown_beside_the_items(own, tmp_path):
+    (tmp_path / "shop.csv").write_text("sku,title\nP-0,a thing\n")
+    (tmp_path / "below" / "deeper").mkdir(parents=True)
+    (tmp_path / "pictures").mkdir()
+    np.save(tmp_path / "a.npy", np.ones((1, 2), dtype=np.float32))
+    (tmp_path / "ids.txt").write_text("P-0\n")
+    for place in ("pictures/image_0.png", "pictures/image_1.png", "below/deeper/0.png"):
+        (tmp_path / place).write_bytes(b"x")
+    first = pd.read_csv(own / "x.csv").what[0]
+    ids = f": its ids are such as 'P-0', those of the interactions such as '{first}'"
+    for words, problem in (
+        (("--images", tmp_path / "pictures"), "no image of any of 25 items, among 2 such as image_0.png; expected"),
+        (("--images", tmp_path / "below"), "no image of any of 25 items, nor another image file; expected"),
+        (("--texts", tmp_path / "shop.csv", "--text_id", "sku"), f"no text for any of 25 items{ids}"),
+        (
+            ("--features", f"x={tmp_path / 'a.npy'}", "--feature_ids", tmp_path / "ids.txt"),
+            f"no row for any of 25 items{ids}",
+        ),
+    ):
+        outcome = prepare(tmp_path / "data", "mine", "--interactions", own / "x.csv", *OWN, *words)
+        assert outcome.code == 2
+        assert outcome.err.count("\n") == 1
+        assert problem in outcome.err
+        assert not (tmp_path / "data" / "mine" / "manifest.json").exists()
 
 
 def test_help():

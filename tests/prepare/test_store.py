@@ -323,14 +323,15 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path: Path) -> No
 
 
 def test_images_are_found_by_the_item_in_their_name(tmp_path: Path) -> None:
-    for name in ("a.jpg", "b.JPEG", "c.d.png", "e.txt", "f", "é.webp"):
+    for name in ("h.bmp", "a.jpg", "b.JPEG", "c.d.png", "e.txt", "f", "é.webp"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "g.png").mkdir()
-    found, missing = image_files(tmp_path, ["c.d", "a", "b", "e", "f", "g", "e\u0301"])
+    found, missing, others = image_files(tmp_path, ["c.d", "a", "b", "e", "f", "g", "e\u0301"])
     assert {name: path.name for name, path in found.items()} == {
         "c.d": "c.d.png", "a": "a.jpg", "b": "b.JPEG", "e\u0301": "é.webp",
     }  # fmt: skip
     assert missing == ["e", "f", "g"]
+    assert others == ["h.bmp"]
     (tmp_path / "a.png").write_bytes(b"x")
     (problem,) = problems_of(lambda: image_files(tmp_path, ["a"]))
     assert "a.jpg and a.png are both the image of item a" in problem
