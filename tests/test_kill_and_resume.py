@@ -34,12 +34,14 @@ from cli_tools import (
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 
 KILLED = -signal.SIGKILL
-# Everything that a resumed run has to take up: the schedule, the patience, evaluations every other epoch, clipping.
+# Everything that a resumed run has to take up: the schedule, the patience, evaluations every other epoch, clipping,
+# the moving average.
 COMMON = "-d toy --epochs 7 --learning_rate 0.02 --learning_rate_scheduler 0.8 2 --eval_step 2 --stopping_step 1"
 LONG = "-m LightGCN -d toy --epochs 60 --stopping_step 60 --learning_rate 0.01"
 RUNS = {
     "LightGCN": f"-m LightGCN {COMMON} --clip_grad_norm 0.5 --train_batch_size 64 --save_topk --group_by user_activity",
-    "GTC": f"-m GTC {COMMON} --noise_steps 20 --denoiser_widths 8 --embedding_size 8 --learner adamw --weight_decay 0.01",
+    "GTC": f"-m GTC {COMMON} --noise_steps 20 --denoiser_widths 8 --embedding_size 8 --learner adamw --weight_decay 0.01 "
+    "--weight_average 0.9",
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +91,49 @@ class EarlyStopping:
         return self.waited > self.patience
 
 
+class WeightAverage:
+    """An exponential moving average of a model's parameters over the steps, to evaluate in place of the last ones.
+
+    After step n: a = d a + (1 - d) w with d = min(`decay`, (1 + n) / (10 + n)), so that the first steps are soon forgotten.
+
+    Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging" (1992), in its exponential form.
+    """
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.parameters: list[Tensor] = list(model.parameters())
+        self.averages = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the parameters after a step."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within it the model's parameters are the averages."""
+        last = [parameter.data for parameter in self.parameters]
+        try:
+            for parameter, average in zip(self.parameters, self.averages, strict=True):
+                parameter.data = average
+            yield
+        finally:
+            for parameter, own in zip(self.parameters, last, strict=True):
+                parameter.data = own
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on."""
+        return {"steps": self.steps, "averages": self.averages}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Takes up the averages of `state_dict`."""
+        self.steps = saved["steps"]
+        for average, own in zip(self.averages, saved["averages"], strict=True):
+            average.copy_(own)
+
+
 @dataclass
 class _State:
     """Where a run stands; all of it goes into last.pt. Epochs are counted from 1 wherever they are shown."""
@@ -133,6 +177,8 @@ class Trainer:
         self.record: Callable[[dict[str, Any]], None] | None = None  # is given each new row of the history
         self.valid_metric = config["valid_metric"].lower()
         self.optimizer = make_optimizer(config, model)
+        decay = config["weight_average"] if model.needs_training else 0
+        self.average = WeightAverage(model, decay) if decay else None
         gamma, period = config["learning_rate_scheduler"]
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda epoch: gamma ** (epoch / period))
         self.state = _State(stopping=EarlyStopping(config["stopping_step"], config["valid_decimals"]))
@@ -155,10 +201,11 @@ class Trainer:
             middle = time.perf_counter()
             row["train_seconds"] = middle - start
             if (state.epoch + 1) % self.eval_step == 0:
-                row |= self._validate()
-                row["eval_seconds"] = time.perf_counter() - middle
-                state.eval_seconds += row["eval_seconds"]
-                row |= self.analyse(self.model) if self.analyse else {}
+                with self.average.in_place() if self.average else nullcontext():
+                    row |= self._validate()
+                    row["eval_seconds"] = time.perf_counter() - middle
+                    state.eval_seconds += row["eval_seconds"]
+                    row |= self.analyse(self.model) if self.analyse else {}
             state.train_seconds += row["train_seconds"]
             state.history.append(row)
             state.epoch += 1
@@ -184,6 +231,8 @@ class Trainer:
             if clip:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), **clip)
             self.optimizer.step()
+            if self.average:
+                self.average.update()
             names = list(terms)
             pending.append(torch.stack([term.detach().reshape(()) for term in terms.values()]))
             if len(pending) == CHECK_EVERY or step == n_steps - 1:
@@ -250,7 +299,8 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": {"last_epoch": self.scheduler.last_epoch},
                 "random": _random_streams(self.loader),
-            },
+            }
+            | ({"average": self.average.state_dict()} if self.average else {}),
         )
         write_csv(self.folder.file("history.csv"), state.history)
 
@@ -268,6 +318,8 @@ class Trainer:
             self.state = _State(**saved["state"] | {"stopping": EarlyStopping(**saved["state"]["stopping"])})
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
+            if self.average:
+                self.average.load_state_dict(saved["average"])
             self.scheduler.last_epoch = saved["scheduler"]["last_epoch"]
             self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
             _set_random_streams(saved["random"], self.loader)

@@ -83,6 +83,11 @@ class TrainSettings:
     clip_grad_norm: float | dict[str, float] | None = setting(
         "largest total norm of the gradient, or {max_norm: a, norm_type: p}; null: no clipping", above=0
     )
+    weight_average: float = setting(
+        "decay of a moving average of the weights, which is then evaluated and kept; 0: the weights themselves",
+        low=0,
+        high=0.99999,
+    )
     valid_metric: str = setting("metric of the validation split that picks epoch and grid point, as Recall@20")
     valid_decimals: int | None = setting(
         "decimals kept when two validation scores are compared (MMRec: 4); null: all", low=1

@@ -183,6 +183,28 @@ def test_gradients_are_clipped_by_their_total_norm(clip, step, tmp_path, monkeyp
     torch.testing.assert_close(trainer.model.weight.detach(), expected, rtol=1e-4, atol=0)
 
 
+def test_the_average_of_the_weights_is_evaluated_and_kept_and_the_weights_are_trained(tmp_path):
+    decay, rate, epochs = 0.3, 0.01, 2
+    trainer = make_trainer(tmp_path, epochs=epochs, learning_rate=rate, weight_average=decay)
+    seen: list[float] = []
+    trainer.analyse = lambda model: seen.append(model.weight[0].item()) or {}
+    trainer.fit()
+    weight, average, expected = 0.0, 0.0, []
+    for step in range(1, epochs * STEPS + 1):
+        weight -= rate  # a step of Adam along a constant slope
+        own = min(decay, (1 + step) / (10 + step))
+        average = own * average + (1 - own) * weight
+        if step % STEPS == 0:
+            expected.append(average)
+    assert seen == pytest.approx(expected, rel=1e-4)
+    assert trainer.model.weight[0].item() == pytest.approx(weight, rel=1e-4), "the last weights go on being trained"
+    assert trainer.average is not None
+    (kept,) = trainer.average.averages
+    assert kept[0].item() == pytest.approx(average, rel=1e-4)
+    trainer.restore_best()
+    assert trainer.model.weight[0].item() in seen
+
+
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_every_optimiser_goes_downhill_with_the_rate_and_decay_asked_for(learner, tmp_path):
     trainer = make_trainer(tmp_path, epochs=2, learner=learner, learning_rate=0.02, weight_decay=0.5)
@@ -464,9 +486,9 @@ def interrupt(monkeypatch, model, kind="", number=0):
     return calls
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "GTC"])
-def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(model, go, monkeypatch):
-    options = {"epochs": 5, "learning_rate_scheduler": [0.5, 1]}
+@pytest.mark.parametrize(("model", "average"), [("LightGCN", 0.0), ("GTC", 0.0), ("LightGCN", 0.8)])
+def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(model, average, go, monkeypatch):
+    options = {"epochs": 5, "learning_rate_scheduler": [0.5, 1], "weight_average": average}
     whole = go(model, **options)
     assert len(history(whole.folder)) == 5
     places = {("step", STEPS * epoch + 1 + epoch % STEPS): epoch for epoch in range(5)}
