@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.init import xavier_normal_embedding
-from utils.dataset import Dataset
+from common.initial import xavier_normal_embedding
+
+if TYPE_CHECKING:
+    from utils.dataset import Dataset
 
 
 def standardized_features(dataset: Dataset, modality: str, rank: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from utils.dataset import Dataset
+if TYPE_CHECKING:
+    from utils.dataset import Dataset
 
 
 def view_presence(dataset: Dataset, made_of: Mapping[str, Sequence[str]]) -> Tensor | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,8 +16,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from utils.dataset import Dataset
-from utils.topk_evaluator import ranked_topk
+from utils.topk import ranked_topk
+
+if TYPE_CHECKING:
+    from utils.dataset import Dataset
 
 BLOCK_ENTRIES = 2**24  # similarities computed at a time
 PRODUCT_WORK = 2**24  # multiplications of a block of a sparse product

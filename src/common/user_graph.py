@@ -13,7 +13,7 @@ Source: Wang et al., "DualGNN", IEEE Transactions on Multimedia 2023; Zhou et al
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from common.graph import SparseMatrix
 from common.neighbours import largest_co_occurrences
-from utils.dataset import Dataset
+
+if TYPE_CHECKING:
+    from utils.dataset import Dataset
 
 PADDINGS = ("resample", "none")
 

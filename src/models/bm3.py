@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.init import xavier_normal_linear, xavier_uniform_embedding
+from common.initial import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import frobenius_over_batch, mean_cosine
 from utils.dataset import Dataset
 from utils.schema import fill, setting

@@ -16,9 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from common.abstract_recommender import GeneralRecommender, batch_rows
-from common.init import xavier_normal_embedding
+from common.abstract_recommender import GeneralRecommender
+from common.initial import xavier_normal_embedding
 from common.losses import bpr_loss, frobenius_over_batch
+from common.scoring import batch_rows
 from utils.dataset import Dataset
 from utils.schema import fill, setting
 

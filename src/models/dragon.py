@@ -26,12 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.abstract_recommender import GeneralRecommender, batch_rows
+from common.abstract_recommender import GeneralRecommender
 from common.features import PreferencesAndContent
 from common.graph import SparseMatrix
-from common.init import xavier_normal_embedding
+from common.initial import xavier_normal_embedding
 from common.losses import log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
+from common.scoring import batch_rows
 from common.user_graph import PADDINGS, UserGraph
 from utils.dataset import Dataset
 from utils.schema import fill, setting

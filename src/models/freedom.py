@@ -25,11 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.abstract_recommender import GeneralRecommender, batch_rows
+from common.abstract_recommender import GeneralRecommender
 from common.graph import SparseMatrix, degree_sensitive_weights, draw_without_replacement, pruned_interaction_graph
-from common.init import xavier_uniform_embedding
+from common.initial import xavier_uniform_embedding
 from common.losses import log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
+from common.scoring import batch_rows
 from utils.dataset import Dataset
 from utils.schema import fill, setting
 

@@ -25,24 +25,28 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.abstract_recommender import GeneralRecommender, batch_rows
+from common.abstract_recommender import GeneralRecommender
 from common.diffusion import Denoiser, LinearSchedule, root_mean_square
 from common.features import standardized_features
 from common.graph import SparseMatrix
-from common.init import xavier_normal_linear, xavier_uniform_embedding
+from common.host import portable
+from common.initial import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_correlation
 from common.missing import view_presence, without_fills, without_items
 from common.neighbours import cosine_graph, mixed_item_graph, normalize_by_row_sums
+from common.scoring import batch_rows
 from common.user_graph import UserGraph
-from utils.dataset import Dataset
 from utils.errors import UserError
 from utils.schema import fill, setting
+
+if TYPE_CHECKING:
+    from utils.dataset import Dataset
 
 EVAL_BLOCK = 8192  # nodes generated at a time at evaluation
 MAX_SCALE = 100.0  # of the contrastive logits
@@ -108,6 +112,7 @@ class GTCConfig:
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
 
 
+@portable
 class GTC(GeneralRecommender):
     """Generative total correlation learning over any number of content modalities."""
 

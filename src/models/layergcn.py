@@ -22,10 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.abstract_recommender import GeneralRecommender, batch_rows
+from common.abstract_recommender import GeneralRecommender
 from common.graph import degree_sensitive_weights, draw_without_replacement, pruned_interaction_graph
-from common.init import xavier_uniform_embedding
+from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2
+from common.scoring import batch_rows
 from utils.dataset import Dataset
 from utils.schema import fill, setting
 

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.abstract_recommender import GeneralRecommender, batch_rows
-from common.init import xavier_uniform_embedding
+from common.abstract_recommender import GeneralRecommender
+from common.initial import xavier_uniform_embedding
 from common.losses import bpr_loss, frobenius_over_batch
+from common.scoring import batch_rows
 from utils.dataset import Dataset
 from utils.schema import fill, setting
 

@@ -27,10 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.abstract_recommender import GeneralRecommender, batch_rows
+from common.abstract_recommender import GeneralRecommender
 from common.graph import SparseMatrix
-from common.init import xavier_normal_embedding, xavier_normal_linear
+from common.initial import xavier_normal_embedding, xavier_normal_linear
 from common.losses import log_sigmoid_bpr_loss
+from common.scoring import batch_rows
 from utils.dataset import Dataset
 from utils.schema import fill, setting
 

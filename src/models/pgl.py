@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 from torch import Tensor, nn
 
-from common.abstract_recommender import GeneralRecommender, batch_rows
+from common.abstract_recommender import GeneralRecommender
 from common.graph import (
     SparseMatrix,
     SparseSymmetric,
@@ -39,9 +39,10 @@ from common.graph import (
     normalize_symmetric,
     pruned_interaction_graph,
 )
-from common.init import xavier_uniform_embedding
+from common.initial import xavier_uniform_embedding
 from common.losses import in_batch_info_nce, log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
+from common.scoring import batch_rows
 from utils.dataset import Dataset
 from utils.errors import UserError
 from utils.schema import fill, setting

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.graph import EdgePattern
-from common.init import xavier_uniform_embedding
+from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, mean_cosine
 from utils.dataset import Dataset
 from utils.schema import fill, setting

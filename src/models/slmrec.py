@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.init import xavier_uniform_embedding, xavier_uniform_linear
+from common.initial import xavier_uniform_embedding, xavier_uniform_linear
 from common.losses import in_batch_info_nce
 from utils.dataset import Dataset
 from utils.schema import fill, setting

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.graph import SparseMatrix
-from common.init import xavier_uniform_embedding
+from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, in_batch_info_nce, log_sigmoid_bpr_loss
 from common.neighbours import weighted_item_graph
 from utils.dataset import Dataset

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender
-from common.init import xavier_normal_linear, xavier_uniform_embedding
+from common.initial import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import bpr_loss, frobenius_over_batch
 from utils.dataset import Dataset
 from utils.schema import fill, setting

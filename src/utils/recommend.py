@@ -15,7 +15,7 @@ from utils.id_mapping import original_ids
 from utils.quick_start import build_model, pick_device
 from utils.registry import class_of
 from utils.runs import RunFolder, read_torch, write_csv
-from utils.topk_evaluator import ranked_topk
+from utils.topk import ranked_topk
 
 SHOWN_USERS = 20
 BLOCK = 1024

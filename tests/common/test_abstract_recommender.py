@@ -1,11 +1,11 @@
-"""What every model inherits: features, scoring once per evaluation, scores that do not depend on the batch."""
+"""What every model inherits: features, scoring once per evaluation."""
 
 import pytest
 import torch
 from torch import nn
 from toys import BOTH, N_ITEMS, N_USERS, make_config, toy_dataset
 
-from common.abstract_recommender import SCORE_ROWS, GeneralRecommender, score_all_items
+from common.abstract_recommender import GeneralRecommender
 
 
 class Counting(GeneralRecommender):
@@ -24,9 +24,6 @@ class Counting(GeneralRecommender):
         return self.user_embedding * 1, self.item_embedding * 1
 
 
-ROWS = SCORE_ROWS["cpu"]
-
-
 @pytest.fixture
 def model():
     torch.manual_seed(0)
@@ -38,27 +35,6 @@ def users(*ids):
 
 
 # Scores
-
-
-@pytest.mark.parametrize(("n_items", "width"), [(700, 64), (333, 13), (5, 3)])
-def test_the_score_of_a_user_does_not_depend_on_the_batch_to_the_last_bit(n_items, width):
-    torch.manual_seed(0)
-    everyone, items = torch.randn(2 * ROWS + 76, width), torch.randn(n_items, width)
-    scores = score_all_items(everyone, items)
-    torch.testing.assert_close(scores.double(), everyone.double() @ items.double().T, rtol=0, atol=1e-4)
-    for size in (1, 2, 17, ROWS - 1, ROWS, ROWS + 1, len(everyone)):
-        order = torch.randperm(len(everyone))[:size]
-        assert torch.equal(score_all_items(everyone[order], items), scores[order]), size
-
-
-def test_no_users_have_no_scores():
-    assert score_all_items(torch.randn(0, 4), torch.randn(9, 4)).shape == (0, 9)
-
-
-def test_scores_are_without_a_gradient_for_few_users_and_for_many():
-    items = torch.randn(5, 4, requires_grad=True)
-    for size in (3, ROWS + 3):
-        assert not score_all_items(torch.randn(size, 4, requires_grad=True), items).requires_grad
 
 
 def test_default_scores_are_dot_products_of_what_forward_gives(model):

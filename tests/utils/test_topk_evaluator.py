@@ -14,7 +14,7 @@ from torch import Tensor
 from utils.dataset import Dataset
 from utils.metrics import METRICS
 from utils.synthetic import SyntheticSpec, generate
-from utils.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups, ranked_topk
+from utils.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
 
 CPU = torch.device("cpu")
 CUTOFFS = (5, 1, 20)
@@ -151,29 +151,6 @@ def test_item_in_train_and_test_is_masked_and_counts_as_relevant():
     assert evaluation.topk.tolist() == [[1, 2, -1]]
     assert evaluation.hits.tolist() == [[True, False, False]]
     assert evaluation.values["recall@3"].tolist() == [0.5]
-
-
-# Ties
-
-
-@pytest.mark.parametrize("levels", [1, 2, 3, 50])
-@pytest.mark.parametrize("k", [1, 2, 10, 29, 30])
-def test_equal_scores_are_ranked_by_the_smaller_item(k, levels):
-    scores = torch.from_numpy(np.random.default_rng(k).integers(0, levels, (200, 30)).astype(np.float32))
-    scores[::5, :28] = -torch.inf
-    values, columns = ranked_topk(scores, k)
-    for row, best, items in zip(scores.tolist(), values.tolist(), columns.tolist(), strict=True):
-        expected = [item for _, item in sorted((-score, item) for item, score in enumerate(row))][:k]
-        finite = [item for item in expected if row[item] > -math.inf]
-        assert items[: len(finite)] == finite, "what is not to be ranked has no order"
-        assert best == [row[item] for item in expected]
-
-
-def test_ranking_leaves_the_scores_as_they_are():
-    scores = torch.tensor([[1.0, 1, 1], [0, 2, 1]])
-    before = scores.clone()
-    ranked_topk(scores, 2)
-    assert torch.equal(scores, before)
 
 
 # Batches and mistakes
@@ -315,17 +292,6 @@ def test_signal_groups_are_the_users_who_need_all_modalities():
         mine = data.truth.joint_user[evaluation.users] == joint
         assert groups["signal"][name]["n_users"] == mine.sum() > 0
         assert groups["signal"][name]["ndcg@5"] == pytest.approx(evaluation.values["ndcg@5"][mine].mean(), abs=1e-12)
-
-
-@pytest.mark.parametrize("n_values", [3, 50, 10**6])
-def test_ranking_of_wide_rows_equals_a_stable_sort(n_values):
-    random = torch.Generator().manual_seed(n_values)
-    scores = torch.randint(n_values, (40, 1003), generator=random).float()
-    scores[:, ::7] = -torch.inf
-    best, columns = ranked_topk(scores, 20)
-    values, order = scores.sort(dim=1, descending=True, stable=True)
-    torch.testing.assert_close(best, values[:, :20], rtol=0, atol=0)
-    torch.testing.assert_close(columns, order[:, :20], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 7, 20, 1000])
