@@ -117,6 +117,7 @@ class GTC(GeneralRecommender):
 
     settings = GTCConfig
     needs_features = True
+    dense_methods = ("fuse",)
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
         super().__init__(config, dataset)
