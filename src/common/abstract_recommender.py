@@ -34,6 +34,7 @@ class GeneralRecommender(nn.Module):
     needs_negatives: ClassVar[bool] = True  # False: batches are [2, B], users and positives
     needs_training: ClassVar[bool] = True  # False: nothing to learn; it is evaluated once
     keeps_zero_gradients: ClassVar[bool] = False  # True: a parameter that a step does not touch moves on by momentum
+    dense_methods: ClassVar[tuple[str, ...]] = ()  # what `compile` compiles, see common/compiling.py
     whole_batches: ClassVar[bool] = False  # True: scoring is slow to start, so many users are scored at once
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:

@@ -83,6 +83,7 @@ class ConditionalUNet(nn.Module):
         time_width: of the sinusoidal embedding, even.
     """
 
+    dense_methods = ("forward",)
     times: Tensor  # [T + 1, time_width]
 
     def __init__(self, width: int, levels: Sequence[int], n_steps: int, time_width: int = 64) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.graph import bipartite_adjacency, normalize_symmetric
+from common.precision import single_precision
 
 
 class LightGCN_Encoder(nn.Module):
@@ -57,6 +58,7 @@ class LightGCN_Encoder(nn.Module):
         """Users [U, D] and items [I, D] from the whole graph, without a gradient."""
         return self._propagate(drop=False)
 
+    @single_precision
     def _propagate(self, drop: bool) -> tuple[Tensor, Tensor]:
         indices, values = self.indices, self.values
         if drop:

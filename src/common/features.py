@@ -76,6 +76,8 @@ class PreferencesAndContent(nn.Module):
     Source: the start of MMGCN's successors, DualGNN and DRAGON (arXiv 2301.12097).
     """
 
+    dense_methods = ("forward",)
+
     def __init__(self, n_users: int, n_features: int, width: int, hidden: int = 256) -> None:
         super().__init__()
         self.preference = xavier_normal_embedding(n_users, width)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from common.precision import single_precision
+
 if TYPE_CHECKING:
     from utils.dataset import Dataset
 
@@ -130,18 +132,22 @@ class SparseSymmetric(nn.Module):
         edges = slice(int(offsets[0]), int(offsets[-1]))
         return sparse_product(offsets - offsets[0], self.local_columns[edges], self.weights[edges], x)
 
+    @single_precision
     def forward(self, x: Tensor) -> Tensor:
         """A x for x [N, D], differentiable in x."""
         return _Product.apply(x, self)
 
+    @single_precision
     def to_first(self, x: Tensor) -> Tensor:
         """What the first kind of nodes (users) receive from x [N - split, D] of the other: [split, D], differentiable."""
         return _HalfProduct.apply(x, self, True)
 
+    @single_precision
     def to_second(self, x: Tensor) -> Tensor:
         """What the second kind of nodes (items) receive from x [split, D] of the first: [N - split, D], differentiable."""
         return _HalfProduct.apply(x, self, False)
 
+    @single_precision
     def propagate_mean(self, x: Tensor, n_layers: int) -> Tensor:
         """1/(L+1) sum_{l=0..L} A^l x for x [N, D]: LightGCN's readout, differentiable in x.
 
@@ -149,6 +155,7 @@ class SparseSymmetric(nn.Module):
         """
         return _PropagateMean.apply(x, self, n_layers) if n_layers else x
 
+    @single_precision
     def propagate_mean_from(self, x: Tensor, n_layers: int, from_first: bool) -> tuple[Tensor, Tensor]:
         """`propagate_mean` of x on one kind of nodes and zeros on the other, at half its cost.
 
@@ -187,6 +194,7 @@ class SparseMatrix(nn.Module):
             self.register_buffer(f"{prefix}columns", torch.from_numpy(csr.indices.astype(np.int64)), persistent=False)
             self.register_buffer(f"{prefix}weights", torch.from_numpy(csr.data.astype(np.float32)), persistent=False)
 
+    @single_precision
     def forward(self, x: Tensor) -> Tensor:
         """The product [R, D] with x [C, D], differentiable in x."""
         return _MatrixProduct.apply(x, self)
@@ -218,6 +226,7 @@ class EdgePattern(nn.Module):
             self.register_buffer(f"{prefix}order", ids.argsort(stable=True), persistent=False)
             self.register_buffer(f"{prefix}offsets", offsets, persistent=False)
 
+    @single_precision
     def forward(self, values: Tensor, x: Tensor) -> Tensor:
         """The product [R, D] of the matrix with these values [E] and x [C, D]."""
         return _EdgeProduct.apply(values, x, self)
@@ -230,6 +239,7 @@ class EdgePattern(nn.Module):
         """Sum of the values [E] of each column: [C]."""
         return values.new_zeros(self.shape[1]).index_add(0, self.columns, values)
 
+    @single_precision
     def dots(self, left: Tensor, right: Tensor) -> Tensor:
         """<left_r, right_c> of each entry (r, c), for left [R, D] and right [C, D]: [E], differentiable, in blocks."""
         return _EdgeDots.apply(left, right, self)

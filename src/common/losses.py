@@ -1,4 +1,4 @@
-"""Losses and regularisers as pure functions, named by what they compute."""
+"""Losses and regularisers as pure functions, named by what they compute, in single precision always."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.precision import single_precision
 
+
+@single_precision
 def bpr_loss(pos_scores: Tensor, neg_scores: Tensor, epsilon: float = 1e-10) -> Tensor:
     """mean of -log(epsilon + sigmoid(s_ui - s_uj)), the form of the published MMRec models.
 
@@ -21,6 +24,7 @@ def bpr_loss(pos_scores: Tensor, neg_scores: Tensor, epsilon: float = 1e-10) -> 
     return -torch.log(epsilon + torch.sigmoid(pos_scores - neg_scores)).mean()
 
 
+@single_precision
 def log_sigmoid_bpr_loss(pos_scores: Tensor, neg_scores: Tensor) -> Tensor:
     """mean of -log sigmoid(s_ui - s_uj), without the epsilon of `bpr_loss` and safe for any difference.
 
@@ -32,22 +36,26 @@ def log_sigmoid_bpr_loss(pos_scores: Tensor, neg_scores: Tensor) -> Tensor:
     return -F.logsigmoid(pos_scores - neg_scores).mean()
 
 
+@single_precision
 def mean_cosine(first: Tensor, second: Tensor) -> Tensor:
     """Mean over rows of the cosine between rows of first and second [B, D]; lengths are at least 1e-8."""
     return F.cosine_similarity(first, second, dim=1, eps=1e-8).mean()
 
 
+@single_precision
 def frobenius_over_batch(*matrices: Tensor) -> Tensor:
     """Sum of the unsquared Frobenius norms of matrices [B, D], divided by B: MMRec's embedding penalty."""
     total = sum(torch.linalg.vector_norm(matrix) for matrix in matrices)
     return torch.as_tensor(total) / len(matrices[-1])
 
 
+@single_precision
 def half_squared_l2_over_batch(*matrices: Tensor) -> Tensor:
     """Half the sum of squares of matrices [B, D], divided by B: LightGCN's own penalty."""
     return half_squared_l2(*matrices) / len(matrices[-1])
 
 
+@single_precision
 def half_squared_l2(*matrices: Tensor) -> Tensor:
     """Half the sum of squares of all entries of the matrices."""
     return torch.stack([matrix.square().sum() for matrix in matrices]).sum() / 2
@@ -97,6 +105,7 @@ class _ContrastiveCrossEntropy(torch.autograd.Function):
         return tuple(part * (gradient / ctx.n) for part in ctx.saved_tensors)
 
 
+@single_precision
 def contrastive_cross_entropy(anchors: Tensor, others: Tensor, positives: Tensor, scale: Tensor) -> Tensor:
     """mean_i of -log softmax_j(l_ij)_i with l_ij = scale <a_i, o_j> for j != i and l_ii = scale p_i.
 
@@ -143,6 +152,7 @@ class _CandidateCrossEntropy(torch.autograd.Function):
         return grad_a * gradient, grad_c * gradient, None, None
 
 
+@single_precision
 def candidate_cross_entropy(anchors: Tensor, candidates: Tensor, targets: Tensor, scale: float) -> Tensor:
     """SUM over rows b of -log softmax_c(scale <anchors_b, candidates_c>) at c = targets_b, memory linear in B and C.
 
@@ -155,6 +165,7 @@ def candidate_cross_entropy(anchors: Tensor, candidates: Tensor, targets: Tensor
     return _CandidateCrossEntropy.apply(anchors, candidates, targets, scale)
 
 
+@single_precision
 def in_batch_info_nce(anchors: Tensor, candidates: Tensor, temperature: float, normalize: bool = True) -> Tensor:
     """mean_b of -log softmax_c(<a_b, c_c> / temperature) at c = b: one direction, repeated rows kept as negatives.
 
@@ -169,6 +180,7 @@ def in_batch_info_nce(anchors: Tensor, candidates: Tensor, temperature: float, n
     return candidate_cross_entropy(anchors, candidates, targets, 1 / temperature) / len(anchors)
 
 
+@single_precision
 def info_nce(first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
     """Symmetric InfoNCE between two views: the mean of both directions' cross-entropies.
 
@@ -182,6 +194,7 @@ def info_nce(first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
     return (forward + contrastive_cross_entropy(second, first, positives, scale)) / 2
 
 
+@single_precision
 def total_correlation(views: list[Tensor], scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Contrastive lower bound of the total correlation of M views, GTC Eqs. (6)-(9).
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from common.precision import single_precision
 from utils.topk import ranked_topk
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ PRODUCT_WORK = 2**24  # multiplications of a block of a sparse product
 
 
 @torch.no_grad()
+@single_precision
 def nearest_neighbours(features: Tensor, k: int, shrink: float = 0.0) -> tuple[Tensor, Tensor]:
     """For each row the k most similar rows by <x_i, x_j> / (|x_i| |x_j| + shrink), itself first.
 

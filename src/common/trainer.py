@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender, Loss
+from common.precision import mixed_precision
 from utils.config import Config
 from utils.dataloader import TrainLoader
 from utils.errors import UserError
@@ -159,6 +160,9 @@ class Trainer:
         folder: of the run.
         progress: called as progress(epoch, share of the epoch done, what to show).
         analyse: gives more columns for the model at each evaluation; it must neither change it nor draw.
+
+    Raises:
+        UserError: if `amp` asks for what the device does not have.
     """
 
     def __init__(
@@ -175,6 +179,7 @@ class Trainer:
         self.validator, self.folder, self.progress = validator, folder, progress
         self.analyse = analyse
         self.record: Callable[[dict[str, Any]], None] | None = None  # is given each new row of the history
+        self.precision = mixed_precision(loader.device, config["amp"])
         self.valid_metric = config["valid_metric"].lower()
         self.optimizer = make_optimizer(config, model)
         decay = config["weight_average"] if model.needs_training else 0
@@ -225,7 +230,8 @@ class Trainer:
         clip = {"max_norm": clip} if isinstance(clip, float) else clip
         n_steps = len(self.loader)
         for step, batch in enumerate(self.loader.epoch()):
-            terms = loss_terms(model.calculate_loss(batch))
+            with self.precision:
+                terms = loss_terms(model.calculate_loss(batch))
             self.optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
             torch.stack([term.reshape(()) for term in terms.values()]).sum().backward()
             if clip:

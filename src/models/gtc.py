@@ -118,6 +118,7 @@ class GTC(GeneralRecommender):
 
     settings = GTCConfig
     needs_features = True
+    dense_methods = ("fuse",)
     present: Tensor | None  # bool [N, V]: which node has which content view; None where nothing is missing
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:

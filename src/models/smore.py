@@ -35,6 +35,7 @@ from common.graph import SparseMatrix
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, in_batch_info_nce, log_sigmoid_bpr_loss
 from common.neighbours import weighted_item_graph
+from common.precision import single_precision
 from utils.dataset import Dataset
 from utils.schema import fill, setting
 
@@ -88,6 +89,7 @@ class SMORE(GeneralRecommender):
         bins = width // 2 + 1
         self.filters = nn.ParameterDict({view: nn.Parameter(torch.randn(1, bins, 2)) for view in self.views})
 
+    @single_precision  # bfloat16 has no FFT
     def filtered(self) -> dict[str, Tensor]:
         """Content y_v [I, D] of each view."""
         spectra = {

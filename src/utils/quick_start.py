@@ -14,6 +14,7 @@ import torch
 
 from common.abstract_recommender import GeneralRecommender
 from common.analyses import Analyses
+from common.compiling import compile_dense_methods
 from common.trainer import Diverged, Progress, Trainer, seed_everything
 from utils.beyond_accuracy import beyond_accuracy
 from utils.code import code_versions
@@ -120,6 +121,8 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         write_bytes(folder.file("config.yaml"), config.to_yaml().encode())
         write_json(folder.file("manifest.json"), record)
         model = build_model(config, dataset, device)
+        if config["compile"]:
+            compile_dense_methods(model, device)
         loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
         analyses = Analyses(config["analyses"], dataset.splits["valid"]) if config["analyses"] else None
         validator = make_evaluator(config, dataset, "valid", device)

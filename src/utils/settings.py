@@ -92,6 +92,10 @@ class TrainSettings:
     valid_decimals: int | None = setting(
         "decimals kept when two validation scores are compared (MMRec: 4); null: all", low=1
     )
+    amp: bool = setting(
+        "train with dense products in bfloat16; weights, losses and evaluation stay float32", default=False
+    )
+    compile: bool = setting("compile a model's dense parts with torch.compile; evaluation goes without", default=False)
 
 
 @dataclass(frozen=True)

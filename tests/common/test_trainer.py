@@ -148,6 +148,25 @@ def test_an_epoch_runs_hooks_steps_and_one_evaluation_in_order(tmp_path):
     assert trainer.model.log == ["pre", *["loss"] * STEPS, "post", "forward"] * 2
 
 
+@pytest.mark.parametrize("amp", [False, True])
+def test_losses_alone_are_computed_in_mixed_precision(amp, tmp_path):
+    class Watched(Slope):
+        def calculate_loss(self, batch):
+            assert torch.is_autocast_enabled("cpu") == amp
+            return super().calculate_loss(batch)
+
+        def forward(self):
+            assert not torch.is_autocast_enabled("cpu")
+            return super().forward()
+
+        def pre_epoch_processing(self):
+            assert not torch.is_autocast_enabled("cpu")
+
+    trainer = make_trainer(tmp_path, model=Watched, epochs=2, amp=amp)
+    trainer.fit()
+    assert trainer.model.log == [*["loss"] * STEPS, "post", "forward"] * 2
+
+
 def test_learning_rate_decays_smoothly_and_is_the_one_that_steps(tmp_path):
     epochs, rate = 52, 0.01
     trainer = make_trainer(tmp_path, epochs=epochs, learning_rate=rate, learning_rate_scheduler=[0.96, 50])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from toys import (
     BOTH,
+    CPU,
     N_ITEMS,
     N_USERS,
     WIDTHS,
@@ -25,6 +26,7 @@ from toys import (
 )
 
 from common.abstract_recommender import GeneralRecommender
+from common.precision import mixed_precision
 from common.trainer import loss_terms, make_optimizer
 from utils.registry import available_models, model_class
 from utils.schema import keys_of
@@ -262,6 +264,28 @@ def test_loss_terms_are_scalars_and_training_lowers_their_sum(name):
     before = mean_loss()
     train(model, data, epochs=10)
     assert mean_loss() < before - 0.02
+
+
+@every_trained_model
+def test_mixed_precision_comes_near_and_all_that_lasts_is_single(name):
+    data = toy_dataset()
+    losses, gradients = [], []
+    for amp in (False, True):
+        model = build(name, data).train()
+        model.pre_epoch_processing()
+        torch.manual_seed(0)
+        with mixed_precision(CPU, amp):
+            terms = loss_terms(model.calculate_loss(one_batch(data)))
+        assert all(term.dtype == torch.float32 for term in terms.values())
+        optimizer = make_optimizer(make_config(name), model)
+        total(terms).backward()
+        optimizer.step()
+        lasting = [*model.parameters(), *(tensor for state in optimizer.state.values() for tensor in state.values())]
+        assert all(tensor.dtype == torch.float32 for tensor in lasting)
+        losses.append({key: term.item() for key, term in terms.items()})
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02, abs=1e-6)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
 @every_trained_model

@@ -192,6 +192,8 @@ def test_everything_that_changes_the_numbers_is_part_of_the_identity():
         {"protocol": "strict"},
         {"valid_metric": "ndcg@20"},
         {"valid_decimals": 4},
+        {"amp": True},
+        {"compile": True},
         {"topk": [5, 20]},
         {"modalities": {"visual": "v.npy"}},
         {"modality_input": {"visual": "zero"}},
