@@ -21,7 +21,7 @@ def compile_dense_methods(model: nn.Module, device: torch.device) -> None:
     """
     found = [(module, name) for module in model.modules() for name in getattr(module, "dense_methods", ())]
     if not found:
-        raise UserError(f"compile: {type(model).__name__} has no part that gains by it; use --compile false")
+        raise UserError(f"compile: {type(model).__name__} has no dense part to compile; use --compile false")
     try:
         torch.compile(lambda x: 2 * x.sigmoid() + 1, dynamic=True)(torch.ones(3, device=device))
     except Exception as error:  # of many kinds, by version and by what is missing

@@ -76,7 +76,7 @@ def test_a_run_is_compiled_where_the_key_says_so(graphs, tmp_path):
 def test_a_model_without_dense_parts_says_so(tmp_path):
     outcome = run_here("-m", "LightGCN", "-d", "demo", "--compile", "true", "--output_dir", tmp_path, "--quiet")
     assert outcome.code == 2
-    assert "compile: LightGCN has no part that gains by it; use --compile false" in outcome.err
+    assert "compile: LightGCN has no dense part to compile; use --compile false" in outcome.err
 
 
 def test_what_torch_compile_lacks_is_said_in_one_line(tmp_path, monkeypatch):
