@@ -65,6 +65,7 @@ class GTCConfig:
     product_view: bool = setting("gated: one more view, of the element-wise product of all modalities")
     knn_k: int = setting("gated: neighbours of an item in a modality's graph, itself among them; 0: no graph", low=0)
     n_mm_layers: int = setting("gated: depth of the propagation over the item graphs", low=0)
+    own_share: float = setting("gated: share of an item itself in its view, beside that propagation", low=0, high=1)
     denoising: str = setting(
         "where content is denoised: that of items before propagation, or that of nodes after it",
         choices=("off", "before", "after"),
@@ -213,10 +214,13 @@ class GTC(GeneralRecommender):
     def _gated(self, projected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         items = []
         start = {view: self.item_embedding * torch.sigmoid(self.gates[view](x)) for view, x in projected.items()}
-        for view, gated in self._kept(start).items():
+        for view, own in self._kept(start).items():
+            gated = own
             if self.item_graphs:
                 for _ in range(self.options.n_mm_layers):
                     gated = self.item_graphs[view](gated)
+                if self.options.own_share:
+                    gated = gated.lerp(own, self.options.own_share)
             items.append(gated)
         users = self.graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
         return {view: torch.cat(pair) for view, pair in zip(projected, zip(users, items, strict=True), strict=True)}

@@ -434,6 +434,8 @@ CHOICES = {
     "pairwise": {"alignment": "pairwise", "aligned_views": "modalities", "learn_temperature": True},
     "critic of all orders": {"aligned_views": "modalities", "tc_order": 0.3},
     "concatenated": PAPER | {"fusion": "concat"},
+    "items themselves in their views": {"own_share": 0.3},
+    "neighbours alone in the views": {"own_share": 0.0},
     "no graph, no product": {"knn_k": 0, "product_view": False},
     "users of each view": PAPER | {"shared_users": False},
     "final graphs": {"final_item_k": 3, "final_user_k": 4},
@@ -510,7 +512,9 @@ class Gated:
             s = graphs[view]
             rows = s.sum(axis=1)
             scale = np.array([r**-0.5 if r > 0 else 0.0 for r in rows])
-            e = (scale[:, None] * s * scale if self.options.knn_k else np.eye(N_ITEMS)) @ (items * gate)
+            own = items * gate
+            share = self.options.own_share if self.options.knn_k else 1
+            e = share * own + (1 - share) * (scale[:, None] * s * scale) @ own
             self.content[view] = np.concatenate([graph[:N_USERS, N_USERS:] @ e, e])
         side = np.zeros_like(self.h)
         for view, c in self.content.items():
@@ -551,11 +555,11 @@ class Gated:
         }
 
 
-@pytest.mark.parametrize(("missing", "knn_k"), [(False, 3), (True, 3), (True, 0)])
+@pytest.mark.parametrize(("missing", "knn_k", "share"), [(False, 3, 0), (False, 3, 0.3), (True, 3, 0.3), (True, 0, 0.3)])
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
-def test_default_is_that_of_its_formulas(modalities, missing, knn_k):
+def test_default_is_that_of_its_formulas(modalities, missing, knn_k, share):
     data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
-    model = on_double(build("GTC", data, **WEIGHTS, knn_k=knn_k))
+    model = on_double(build("GTC", data, **WEIGHTS, knn_k=knn_k, own_share=share))
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
