@@ -555,7 +555,9 @@ class Gated:
         }
 
 
-@pytest.mark.parametrize(("missing", "knn_k", "share"), [(False, 3, 0), (False, 3, 0.3), (True, 3, 0.3), (True, 0, 0.3)])
+@pytest.mark.parametrize(
+    ("missing", "knn_k", "share"), [(False, 3, 0), (False, 3, 0.3), (True, 3, 0.3), (True, 0, 0.3)]
+)
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
 def test_default_is_that_of_its_formulas(modalities, missing, knn_k, share):
     data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
