@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from cli_tools import environment
 from helpers import problems_of
+from serving import serving
 
 from prepare import download as module
 from prepare.download import download
@@ -105,14 +106,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(module, "PAUSE", 0.0)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.closing.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server := Server()):
+        yield server
+        server.closing.set()
 
 
 def only(folder: Path) -> list[str]:

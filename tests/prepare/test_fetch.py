@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from cli_tools import environment
 from helpers import problems_of
+from serving import serving
 
 from prepare import download as module
 from prepare.download import download_all
@@ -95,15 +96,10 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(module, "PAUSE", 0.0)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.gate.set()
-    server.meeting.abort()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server := Server()):
+        yield server
+        server.gate.set()
+        server.meeting.abort()
 
 
 def files_at(server: Server, folder: Path, *paths: str) -> dict[str, tuple[str, Path]]:
