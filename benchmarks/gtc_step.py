@@ -1,10 +1,11 @@
-"""The cost of one GTC training step in LightGCN steps, and how its memory grows with the number of items.
+"""The cost of one GTC training step in LightGCN steps, where it goes, and how its memory grows with the number of items.
 
-    python benchmarks/gtc_step.py [--rounds 30] [--memory | --faster] [--device cuda]
+    python benchmarks/gtc_step.py [--rounds 30] [--memory | --faster | --profile] [--device cuda]
 
 Generated data of Baby's size, batch 2048, 4096 visual and 384 textual features, 600 noise steps. Steps of both models
 take turns. With --faster: GTC alone, with `amp` and `compile`. With --memory: peak memory of GTC steps with once, twice
-and four times the items, each in its own process.
+and four times the items, each in its own process. With --profile: the share of each kind of operation in GTC's step,
+and the bytes per second of its sparse products beside those of a sum of two long vectors, taking turns.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from bench import alternate, config_for, median, synthetic
@@ -79,6 +81,74 @@ def compare(rounds: int, device: torch.device, faster: bool) -> None:
         print(f"{name}: {1e3 * value:.1f} ms a step, {value / seconds[first]:.2f} of {first}")
 
 
+KINDS = {
+    "sparse products": ("_embedding_bag", "_sparse", "sparse_"),
+    "dense products": ("::mm", "::addmm", "::bmm"),
+    "optimiser": ("_foreach", "_fused_adam", "Optimizer"),
+    "rows read and summed by index": ("index", "embedding", "gather", "scatter", "_unique"),
+}
+
+
+def kinds_of_operations(step: Callable[[Tensor], None], batches: list[Tensor]) -> dict[str, float]:
+    """Share of each kind of operation in the time of steps, all others under `element-wise and other`."""
+    for batch in batches[:3]:
+        step(batch)
+    with torch.profiler.profile() as profiler:
+        for batch in batches[3:]:
+            step(batch)
+    times = dict.fromkeys([*KINDS, "element-wise and other"], 0.0)
+    for event in profiler.key_averages():
+        kind = next((kind for kind, words in KINDS.items() if any(word in event.key for word in words)), None)
+        times[kind or "element-wise and other"] += event.self_cpu_time_total
+    return {kind: time / sum(times.values()) for kind, time in times.items()}
+
+
+def bandwidth(dataset: Dataset, rounds: int) -> None:
+    """Prints bytes per second of GTC's sparse products and of a sum of two long vectors.
+
+    read once: each row of the dense matrix is counted once, what must be read at least; read for each entry: once for
+    each entry of the sparse matrix in its column, what is read without a cache.
+    """
+    model: Any = build_model(config_for("GTC", "demo"), dataset, CPU)
+    width, n_views = model.embedding_size, len(model.views)
+    graph, item_graph = model.graph, next(iter(model.item_graphs.values()))
+    nodes, items = torch.randn(model.n_users + model.n_items, width), torch.randn(model.n_items, width)
+    views = torch.randn(model.n_items, n_views * width)
+    n_interactions = int(graph.offsets[model.n_users])
+    long = [torch.randn(2**26) for _ in range(3)]
+    products: dict[str, tuple[Callable[[], Any], int, Tensor, int]] = {
+        f"user-item graph, {width} columns": (lambda: graph.product(nodes), len(graph.columns), nodes, len(nodes)),
+        f"items to users, {n_views} views at once": (
+            lambda: graph.half_product(views, True), n_interactions, views, model.n_users,
+        ),
+        f"item graph, {width} columns": (lambda: item_graph(items), len(item_graph.columns), items, len(items)),
+    }  # fmt: skip
+    tasks: dict[str, Callable[[], Any]] = {"sum": lambda: torch.add(long[0], long[1], out=long[2])}
+    with torch.no_grad():
+        seconds = alternate(tasks | {name: run for name, (run, *_) in products.items()}, rounds)
+    peak = 3 * 4 * len(long[0]) / median(seconds["sum"])
+    print(f"sum of two vectors of 256 MiB: {peak / 1e9:.1f} GB/s")
+    for name, (_, entries, x, rows) in products.items():
+        time, row = median(seconds[name]), 4 * x.shape[1]
+        matrix = entries * 12 + rows * 8  # int64 column and float32 weight of an entry, int64 offset of a row
+        least, most = matrix + row * (len(x) + rows), matrix + row * (entries + rows)
+        print(f"{name}: {1e3 * time:.2f} ms; read once {least / time / 1e9:.1f} GB/s, {least / time / peak:.2f} of the sum; "
+              f"read for each entry {most / time / 1e9:.1f} GB/s, {most / time / peak:.2f} of the sum")  # fmt: skip
+
+
+def profile(rounds: int) -> None:
+    """Prints where the time of a GTC step goes, and the bandwidth of its sparse products."""
+    for size in ("baby", "elec"):
+        spec = dataclasses.replace(SIZES[size], feature_dims={"visual": 256, "textual": 256})
+        dataset = synthetic(vars(spec), features=True)
+        print(f"data of the size of {size}")
+        if size == "baby":
+            batches = list(TrainLoader(dataset, 2048, 1, CPU).epoch())[: rounds + 3]
+            for kind, share in kinds_of_operations(stepper("GTC", dataset), batches).items():
+                print(f"{kind}: {100 * share:.0f}% of a step")
+        bandwidth(dataset, rounds)
+
+
 def memory(factor: int) -> None:
     """Prints the peak memory that five GTC steps add, with `factor` times Baby's items."""
     spec = dataclasses.replace(SIZES["baby"], n_items=SIZES["baby"].n_items * factor, feature_dims={"a": 64, "b": 64})
@@ -98,6 +168,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--faster", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--device", type=torch.device, default=CPU)
     parser.add_argument("--factor", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -106,6 +177,9 @@ def main() -> None:
     elif arguments.memory:
         for factor in (1, 2, 4):
             subprocess.run([sys.executable, __file__, "--factor", str(factor)], check=True)
+    elif arguments.profile:
+        print(f"{torch.get_num_threads()} threads")
+        profile(arguments.rounds)
     else:
         print(f"{torch.get_num_threads()} threads")
         compare(arguments.rounds, arguments.device, arguments.faster)

@@ -94,6 +94,7 @@ class GTCConfig:
         choices=("modalities", "mean"),
     )
     tc_weight: float = setting("weight of the alignment loss", low=0)
+    tc_scaled: bool = setting("multiply that weight by the mean squared length of the batch's interaction embeddings")
     tc_nodes: str = setting(
         "nodes of the batch that are aligned: users, positive items", choices=("items", "users", "both")
     )
@@ -334,7 +335,11 @@ class GTC(GeneralRecommender):
         if options.denoising != "off":
             terms["generation"] = options.diff_weight * (before + after)
         if options.alignment != "off":
-            terms["alignment"] = options.tc_weight * self._align(interaction, aligned, place, there)
+            weight: float | Tensor = options.tc_weight
+            if options.tc_scaled:
+                # A contrast of cosines pulls the harder the shorter its rows are, and BPR the weaker.
+                weight = weight * interaction.detach().square().sum(dim=1).mean()
+            terms["alignment"] = weight * self._align(interaction, aligned, place, there)
         return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(*ego)}
 
     def _smooth(self, fused: Tensor) -> Tensor:

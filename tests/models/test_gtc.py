@@ -29,6 +29,7 @@ WEIGHTS = {"diff_weight": 0.7, "tc_weight": 0.4, "reg_weight": 0.3}
 PAPER = {
     "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "learn_temperature": True,
     "alignment": "total_correlation", "aligned_views": "modalities", "tc_nodes": "items", "tc_batch": 512,
+    "tc_scaled": False,
 }  # fmt: skip
 PATHS = ("one_step", "ddim", "ddpm")
 
@@ -162,6 +163,7 @@ class Reference:
                 group = [group[number] for number in torch.randperm(len(group))[: options.tc_batch].tolist()]
             rows = [[view[number] for number in group] for view in views]
             bounds.append(naive.total_correlation(rows, self.scale))
+        length = sum(dot(row, row) for row in views[0]) / len(nodes) if options.tc_scaled else 1
         ego = [self.ego_users[u] for u in users], [self.ego_items[i] for i in pos], [self.ego_items[j] for j in neg]
         return {
             "bpr": naive.bpr(*(
@@ -169,7 +171,7 @@ class Reference:
                 for items in (pos, neg)
             )),
             "generation": options.diff_weight * generation,
-            "alignment": options.tc_weight * sum(bounds) / len(bounds),
+            "alignment": options.tc_weight * length * sum(bounds) / len(bounds),
             "reg": options.reg_weight * naive.half_squared_l2_over_batch(*ego),
         }  # fmt: skip
 
@@ -227,12 +229,12 @@ def values(terms):
     return {name: term.item() for name, term in terms.items()}
 
 
-@pytest.mark.parametrize("tc_batch", [100, 4])
+@pytest.mark.parametrize(("tc_batch", "scaled"), [(100, False), (100, True), (4, False)])
 @pytest.mark.parametrize("tc_nodes", ["items", "users", "both"])
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
-def test_loss_is_that_of_the_specification(modalities, tc_nodes, tc_batch):
+def test_loss_is_that_of_the_specification(modalities, tc_nodes, tc_batch, scaled):
     data = toy_dataset(modalities)
-    model = double_model(data, tc_nodes=tc_nodes, tc_batch=tc_batch)
+    model = double_model(data, tc_nodes=tc_nodes, tc_batch=tc_batch, tc_scaled=scaled)
     batch = one_batch(data, 10)
     assert len(set(batch[0].tolist())) < 10, "some user stands twice"
     torch.manual_seed(4)
@@ -431,6 +433,7 @@ CHOICES = {
     "alignment of generated content": {"denoising": "after", "generated_in": "alignment"},
     "denoising as a task beside": {"denoising": "after", "generated_in": "nothing"},
     "no alignment": {"alignment": "off"},
+    "alignment of a fixed weight": {"tc_scaled": False},
     "pairwise": {"alignment": "pairwise", "aligned_views": "modalities", "learn_temperature": True},
     "critic of all orders": {"aligned_views": "modalities", "tc_order": 0.3},
     "concatenated": PAPER | {"fusion": "concat"},
@@ -542,6 +545,8 @@ class Gated:
         z_u, z_i = self.z[:N_USERS], self.z[N_USERS:]
         pairs = [[float(z_u[u] @ z_i[i]) for u, i in zip(users, side, strict=True)] for side in (pos, neg)]
         terms = []
+        nodes = np.concatenate([np.unique(users), N_USERS + np.unique([pos, neg])])
+        length = np.mean([self.h[node] @ self.h[node] for node in nodes]) if self.options.tc_scaled else 1
         for rows in (np.unique(users), N_USERS + np.unique(pos)):
             own = {row: [c[row] for view, c in self.content.items() if self.has[view][row]] for row in rows}
             rows = [row for row in rows if own[row]]
@@ -550,18 +555,19 @@ class Gated:
         ego = [self.ego[0][users].tolist(), self.ego[1][pos].tolist(), self.ego[1][neg].tolist()]
         return {
             "bpr": naive.bpr(*pairs),
-            "alignment": self.options.tc_weight * np.mean(terms),
+            "alignment": self.options.tc_weight * length * np.mean(terms),
             "reg": self.options.reg_weight * naive.half_squared_l2_over_batch(*ego),
         }
 
 
 @pytest.mark.parametrize(
-    ("missing", "knn_k", "share"), [(False, 3, 0), (False, 3, 0.3), (True, 3, 0.3), (True, 0, 0.3)]
+    ("missing", "knn_k", "share", "scaled"),
+    [(False, 3, 0, False), (False, 3, 0.3, True), (True, 3, 0.3, True), (True, 0, 0.3, True)],
 )
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
-def test_default_is_that_of_its_formulas(modalities, missing, knn_k, share):
+def test_default_is_that_of_its_formulas(modalities, missing, knn_k, share, scaled):
     data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
-    model = on_double(build("GTC", data, **WEIGHTS, knn_k=knn_k, own_share=share))
+    model = on_double(build("GTC", data, **WEIGHTS, knn_k=knn_k, own_share=share, tc_scaled=scaled))
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
