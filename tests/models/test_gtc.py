@@ -437,7 +437,7 @@ CHOICES = {
     "pairwise": {"alignment": "pairwise", "aligned_views": "modalities", "learn_temperature": True},
     "critic of all orders": {"aligned_views": "modalities", "tc_order": 0.3},
     "concatenated": PAPER | {"fusion": "concat"},
-    "items themselves in their views": {"own_share": 0.3},
+    "items themselves in their views": {"own_share": 0.6},
     "neighbours alone in the views": {"own_share": 0.0},
     "no graph, no product": {"knn_k": 0, "product_view": False},
     "users of each view": PAPER | {"shared_users": False},
