@@ -119,7 +119,7 @@ def run_study(file: Path, output: Path | None, places: Mapping[str, Any], how: H
     folder = (output or PROJECT / "runs") / "studies" / study.name
     settings = {"data_path": str(data), "output_dir": str(folder), "threads": 1}
     settings |= {key: value for key, value in places.items() if value is not None}
-    trials = plan(study, settings, _scores(study, folder))
+    trials = plan(study, settings, *_known(study, folder))
     _check_data(trials)
     if dry_run:
         _describe(study, trials, folder)
@@ -127,7 +127,7 @@ def run_study(file: Path, output: Path | None, places: Mapping[str, Any], how: H
     while True:
         _keep_plan(study, trials, folder, file)
         execute(trials, folder, how)
-        further = plan(study, settings, _scores(study, folder))  # tpe: the next generation
+        further = plan(study, settings, *_known(study, folder))  # tpe: the next generation; other seeds of the best
         if len(further) == len(trials):
             break
         trials = further
@@ -183,23 +183,32 @@ def _keep_plan(study: Study, trials: Sequence[Trial], folder: Path, file: Path) 
     write_json(folder / "plan.json", now)
 
 
-def _scores(study: Study, folder: Path) -> Scores:
-    """For tpe: the mean validation score over seeds of each point whose trials are all done, as far as there is no gap."""
-    if study.search.method != "tpe" or not (folder / "plan.json").is_file():
-        return {}
+def _known(study: Study, folder: Path) -> tuple[Scores, set[str]]:
+    """What a study's plan goes on from: scores of points, and the folders of trials of seeds that do not search.
+
+    The score is the mean over the searching seeds, for each point whose searching trials are all done, as far as there is no
+    gap; None for a point with a failed or diverged trial. Empty where the plan does not depend on what has run.
+    """
+    grows = study.search.method == "tpe" or study.search.seeds is not None
+    if not grows or not (folder / "plan.json").is_file():
+        return {}, set()
+    results = load(folder)
+    others = {str(r.folder.relative_to(folder)) for r in results if r.seed not in study.search_seeds}
     told: dict[tuple[str, str], list[float | None]] = {}
     grouped: dict[tuple[str, str], dict[str, list[Any]]] = {}
-    for result in load(folder):
+    for result in results:
         points = grouped.setdefault((result.label, result.dataset), {})
         points.setdefault(repr(result.point), []).append(result)
     for key, points in grouped.items():
         told[key] = []
         for results in points.values():
-            if len(results) < len(study.seeds) or any(result.status == "open" for result in results):
+            own = [result for result in results if result.seed in study.search_seeds]
+            if len(own) < len(study.search_seeds) or any(result.status == "open" for result in own):
                 break
-            good = [r.metrics["valid"][r.metrics["valid_metric"]] for r in results if r.status == "finished"]
-            told[key].append(statistics.fmean(good) if len(good) == len(results) else None)
-    return told
+            failed = any(result.status in ("failed", "diverged") for result in results)
+            good = [] if failed else [r.metrics["valid"][r.metrics["valid_metric"]] for r in own]
+            told[key].append(statistics.fmean(good) if good else None)
+    return told, others
 
 
 def _check_data(trials: Sequence[Trial]) -> None:
@@ -229,11 +238,14 @@ def _describe(study: Study, trials: Sequence[Trial], folder: Path) -> None:
             mine = [t for t in trials if (t.label, t.dataset) == (entry.label, dataset)]
             seconds = _seconds_of_an_epoch(mine[0])
             epochs = mine[0].config["epochs"] if class_of(mine[0].config).needs_training else 1
-            most = seconds * epochs * len(mine)
+            points, searching = len({repr(t.point) for t in mine}), len(study.search_seeds)
+            rest = len(study.seeds) - searching
+            most = seconds * epochs * (points * searching + rest)
             total += most
             print(
-                f"  {entry.label} on {dataset}: {len(mine) // len(study.seeds)} points x {len(study.seeds)} seeds, "
-                f"{seconds:.2f} s an epoch, at most {_duration(most)} ({epochs} epochs a trial; most stop earlier)"
+                f"  {entry.label} on {dataset}: {points} points x {searching} seeds"
+                f"{f' and {rest} more of the best' if rest else ''}, {seconds:.2f} s an epoch, at most {_duration(most)} "
+                f"({epochs} epochs a trial; most stop earlier)"
             )
     print(f"at most {_duration(total)} one after another on this machine")
 

@@ -149,7 +149,7 @@ def settings_table(chosen: Iterable[Chosen]) -> Table:
                 Cell(picked, picked),
             )
         )
-    caption = "The budget of each entry, and the point picked by the mean validation score over seeds."
+    caption = "The budget of each entry, and the point picked by the mean validation score over the seeds that search."
     header = ("data set", "entry", "points", "complete", "trials", "finished", "diverged", "failed", "open", "seconds")
     return Table("Search budget and selection", caption, (*header, "selected"), tuple(rows))
 

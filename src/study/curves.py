@@ -50,7 +50,7 @@ def hyper_parameters(study: Study, dataset: str, chosen: list[Chosen]) -> list[F
                 continue
             axis, place = _axis_of(key, values)
             shown = sorted(shown, key=lambda point, key=key, place=place: place(point.point[key]))  # type: ignore[misc]
-            means = [mean_and_spread(point.valid()) for point in shown]
+            means = [mean_and_spread(point.searched()) for point in shown]
             line = Series(
                 one.label,
                 [mean for mean, _ in means],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import sys
 import time
 import traceback
 from collections import Counter
@@ -185,7 +186,12 @@ class _Bar:
         done = len(self.trials) - found["open"]
         if self.bar is None:
             self.bar = tqdm(
-                total=len(self.trials), initial=done, desc="trials", disable=self.how.quiet, dynamic_ncols=True
+                total=len(self.trials),
+                initial=done,
+                desc="trials",
+                disable=self.how.quiet,
+                dynamic_ncols=True,
+                mininterval=0.1 if sys.stderr.isatty() else 60,  # seconds: a file gets a line a minute
             )
         for status in ("diverged", "failed"):
             if found[status]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from study.content import Cell, Content, Table
+from study.spec import Study
 
 STYLE = """
 body { font: 15px/1.5 Helvetica, Arial, sans-serif; color: #222; margin: 0 auto; max-width: 1240px; padding: 0 20px 40px; }
@@ -98,8 +99,16 @@ def scope(content: Content) -> str:
     done = sum(one.count("finished") for one in content.chosen)
     return (
         f"{len(study.entries)} entries, data sets {', '.join(study.datasets)}, seeds "
-        f"{', '.join(map(str, study.seeds))}, search {study.search.method}; {done} of {trials} trials finished."
+        f"{', '.join(map(str, study.seeds))}, search {study.search.method}{_by_seeds(study)}; {done} of {trials} trials "
+        "finished."
     )
+
+
+def _by_seeds(study: Study) -> str:
+    if study.search.seeds is None:
+        return ""
+    words = ", ".join(map(str, study.search_seeds))
+    return f" by seed {words} alone" if study.search.seeds == 1 else f" by seeds {words} alone"
 
 
 def _section(name: str, table: Table) -> str:

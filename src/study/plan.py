@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,17 @@ class Trial:
 Scores = Mapping[tuple[str, str], Sequence[float | None]]  # (label, data set) to the score of each point told so far
 
 
-def plan(study: Study, places: Mapping[str, Any], scores: Scores | None = None) -> list[Trial]:
-    """Every trial of a study; for tpe those of all generations that can be proposed by now.
+def plan(
+    study: Study, places: Mapping[str, Any], scores: Scores | None = None, others: Collection[str] = ()
+) -> list[Trial]:
+    """Every trial of a study that is known by now: for tpe those of all generations that can be proposed, and with
+    `search.seeds` the other seeds of the best point of an entry once all its points have a score.
 
     Args:
         study: checked.
         places: keys of the command line: data_path, output_dir, device, threads...
-        scores: for tpe, of the points proposed before, in their order; None for one that failed.
+        scores: of the points planned before, in their order, as far as they are done; None for one that failed.
+        others: folders of trials planned before for seeds that do not search; they stay when another point is the best.
 
     Raises:
         UserError: for settings that are wrong, or a point that stands for the same run as another.
@@ -66,7 +70,9 @@ def plan(study: Study, places: Mapping[str, Any], scores: Scores | None = None) 
         own = model_keys(entry.model)
         for dataset in entry.datasets:
             told = (scores or {}).get((entry.label, dataset), ())
-            for point in points(entry, dataset, study.search, told):
+            mine = points(entry, dataset, study.search, told)
+            best = _best(told) if len(told) == len(mine) else None
+            for place, point in enumerate(mine):
                 try:
                     of_point = make_trials(study, entry, own, dataset, point, places)
                 except UserError as error:
@@ -74,6 +80,8 @@ def plan(study: Study, places: Mapping[str, Any], scores: Scores | None = None) 
                     problems += [f"{where}: {problem}" for problem in error.problems]
                     continue
                 for trial in of_point:
+                    if place != best and trial.seed not in study.search_seeds and trial.folder not in others:
+                        continue
                     if trial.folder in taken:
                         first = taken[trial.folder].point
                         problems.append(f"{entry.label} on {dataset}: {point} and {first} are the same run")
@@ -82,6 +90,12 @@ def plan(study: Study, places: Mapping[str, Any], scores: Scores | None = None) 
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return trials
+
+
+def _best(told: Sequence[float | None]) -> int | None:
+    """The place of the highest score, of equals the first; None where no point has one."""
+    good = [(score, -place) for place, score in enumerate(told) if score is not None]
+    return -max(good)[1] if good else None
 
 
 def make_trials(

@@ -21,19 +21,21 @@ class Tried:
     """A point of an entry's search space on one data set.
 
     Attributes:
-        trials: one for each seed, in the order of the study's seeds.
-        why: what keeps it from being selected; empty if all its seeds have finished.
+        trials: one for each seed it is run with, in the order of the study's seeds.
+        why: what keeps it from being selected; empty if all the seeds it needs have finished.
         open: whether trials of it are still to be run.
+        n_search: how many of the trials, the first ones, select.
     """
 
     point: dict[str, Any]
     trials: tuple[TrialResult, ...]
     why: str = ""
     open: bool = False
+    n_search: int | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether every seed has finished."""
+        """Whether every seed that it needs has finished."""
         return not self.why
 
     def valid(self) -> list[float]:
@@ -44,9 +46,13 @@ class Tried:
         """The test value of each seed."""
         return [trial.metrics["test"][metric] for trial in self.trials]
 
+    def searched(self) -> list[float]:
+        """The validation scores that select: those of the seeds that every point is run with."""
+        return self.valid()[: self.n_search]
+
     def score(self) -> float:
-        """The mean validation score over seeds, which selects."""
-        return statistics.fmean(self.valid())
+        """The mean validation score over the seeds that select."""
+        return statistics.fmean(self.searched())
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,10 @@ class Chosen:
 
 
 def select(study: Study, results: Iterable[TrialResult]) -> list[Chosen]:
-    """For each data set and entry, in the study's order, the point with the best mean validation score over all seeds.
+    """For each data set and entry, in the study's order, the point with the best mean validation score.
 
-    A point with a diverged or failed seed is out; of equals the first is taken.
+    The mean is over the seeds that search. A point with a diverged or failed seed is out; of equals the first is taken; it
+    has to have finished with all seeds.
     """
     groups: dict[tuple[str, str], dict[str, list[TrialResult]]] = {}
     for result in results:
@@ -83,19 +90,25 @@ def select(study: Study, results: Iterable[TrialResult]) -> list[Chosen]:
         for entry in study.entries:
             if dataset in entry.datasets:
                 points = groups.get((dataset, entry.label), {})
-                tried = tuple(_tried(trials, study.seeds) for trials in points.values())
-                complete = [point for point in tried if point.complete]
-                best = max(complete, key=Tried.score) if complete else None
-                found.append(Chosen(entry.label, entry.model, dataset, tried, best))
+                tried = [_tried(trials, study, study.search_seeds) for trials in points.values()]
+                complete = [place for place, point in enumerate(tried) if point.complete]
+                best = None
+                if complete:
+                    place = max(complete, key=lambda place: tried[place].score())
+                    tried[place] = best = _tried([*points.values()][place], study, study.seeds)
+                    best = best if best.complete else None
+                found.append(Chosen(entry.label, entry.model, dataset, tuple(tried), best))
     return found
 
 
-def _tried(trials: Sequence[TrialResult], seeds: Sequence[int]) -> Tried:
+def _tried(trials: Sequence[TrialResult], study: Study, needed: Sequence[int]) -> Tried:
+    """A point that has to have finished with the seeds that are needed, and has no trials but theirs and bad ones."""
     by_seed = {trial.seed: trial for trial in trials}
-    ordered = tuple(by_seed[seed] for seed in seeds if seed in by_seed)
-    bad = [f"seed {trial.seed} {trial.status}" for trial in ordered if trial.status in ("diverged", "failed")]
-    left = [f"seed {seed} not finished" for seed in seeds if seed not in by_seed or by_seed[seed].status == "open"]
-    return Tried(ordered[0].point if ordered else trials[0].point, ordered, ", ".join(bad + left), bool(left))
+    bad = {seed: f"seed {seed} {t.status}" for seed, t in by_seed.items() if t.status in ("diverged", "failed")}
+    ordered = tuple(by_seed[s] for s in study.seeds if s in by_seed and (s in needed or s in bad))
+    left = [f"seed {seed} not finished" for seed in needed if seed not in by_seed or by_seed[seed].status == "open"]
+    why = ", ".join([bad[t.seed] for t in ordered if t.seed in bad] + left)
+    return Tried(ordered[0].point if ordered else trials[0].point, ordered, why, bool(left), len(study.search_seeds))
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:

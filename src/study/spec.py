@@ -35,11 +35,14 @@ class Search:
         method: grid, random or tpe.
         trials: points per entry and data set, the same budget for all; None: the whole grid.
         seed: of what is drawn.
+        seeds: how many of the study's seeds, the first ones, every point is run with; the best by them is then run with
+            the others too. None: all.
     """
 
     method: str = "grid"
     trials: int | None = None
     seed: int = 0
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,11 @@ class Study:
     reference: str | None
     report: Report
 
+    @property
+    def search_seeds(self) -> tuple[int, ...]:
+        """The seeds that every point is run with, and by which the best is picked."""
+        return self.seeds[: self.search.seeds]
+
 
 def read_study(path: Path, data_path: Path | None = None) -> Study:
     """Reads and checks a study file.
@@ -132,11 +140,14 @@ def read_study(path: Path, data_path: Path | None = None) -> Study:
     reference = content.get("reference")
     if reference is not None and reference not in labels:
         reader.say(f"reference: expected the label of an entry, got {reference!r}{nearest(str(reference), labels)}")
+    seeds = reader.seeds(content.get("seeds", [999]))
+    if search.seeds is not None and search.seeds > len(seeds):
+        reader.say(f"search: seeds: expected at most {len(seeds)}, as many as the study has, got {search.seeds}")
     study = Study(
         name,
         str(content.get("title", name)),
         datasets,
-        reader.seeds(content.get("seeds", [999])),
+        seeds,
         entries,
         settings,
         search,
@@ -195,23 +206,27 @@ class _Reader:
         if found is None:
             return Search()
         if not isinstance(found, dict):
-            self.say(f"search: expected method, trials and seed, got {found!r}")
+            self.say(f"search: expected method, trials, seed and seeds, got {found!r}")
             return Search()
-        self.unknown(found, ("method", "trials", "seed"), "search: ")
-        method, trials, seed = found.get("method", "grid"), found.get("trials"), found.get("seed", 0)
+        self.unknown(found, ("method", "trials", "seed", "seeds"), "search: ")
+        method, seed = found.get("method", "grid"), found.get("seed", 0)
+        counts: dict[str, int | None] = {}
+        for key in ("trials", "seeds"):
+            counts[key] = count = found.get(key)
+            if not (count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 1)):
+                self.say(f"search: {key}: expected an integer of at least 1 or null, got {count!r}")
+                counts[key] = None
+        trials = counts["trials"]
         if method not in METHODS:
             self.say(f"search: method: expected {', '.join(METHODS)}, got {method!r}")
             method = "grid"
-        if not (trials is None or (isinstance(trials, int) and not isinstance(trials, bool) and trials >= 1)):
-            self.say(f"search: trials: expected an integer of at least 1 or null, got {trials!r}")
-            trials = None
         if trials is None and method != "grid":
             self.say(f"search: method {method} needs a number of trials")
             trials = 1
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             self.say(f"search: seed: expected an integer from 0 up, got {seed!r}")
             seed = 0
-        return Search(method, trials, seed)
+        return Search(method, trials, seed, counts["seeds"])
 
     def entries(
         self, found: Any, datasets: tuple[str, ...], common: Mapping[str, Any], search: Search
