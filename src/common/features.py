@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -42,15 +43,15 @@ def standardized_features(dataset: Dataset, modality: str, rank: int) -> Tensor:
     return torch.from_numpy(dataset.derived("standardized", 1, inputs, build)["features"])
 
 
-def leading_directions(matrix: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
-    """The leading right singular vectors [F, rank] of a matrix [I, F], by randomised subspace iteration.
+def leading_directions(matrix: NDArray[np.float32] | sp.csr_matrix, rank: int) -> NDArray[np.float32]:
+    """The leading right singular vectors [F, rank] of a matrix [I, F], dense or sparse, by randomised subspace iteration.
 
     Source: Halko et al., "Finding structure with randomness" (arXiv 0909.4061), with four power iterations.
     """
     rank = min(rank, *matrix.shape)
     random = np.random.Generator(np.random.PCG64(0))
     width = min(rank + 16, *matrix.shape)
-    basis = matrix.T @ random.standard_normal((len(matrix), width), dtype=np.float32)
+    basis = matrix.T @ random.standard_normal((matrix.shape[0], width), dtype=np.float32)
     for _ in range(4):
         basis, _ = np.linalg.qr(basis)
         basis = matrix.T @ (matrix @ basis)

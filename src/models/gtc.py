@@ -6,8 +6,8 @@ Views of every node: the interaction embedding H^id, LightGCN over [E_u ; E_i] (
   their items; `product_view` adds one more view, of the element-wise product of all F_m W_m + b_m.
 A diffusion model per modality, conditioned on the interaction embedding of the node, filters the content (Eqs. 3-5);
 `alignment` pulls the views of a node together by total correlation (Eqs. 6-9) or pairwise; `fusion` makes one
-representation of them (Eq. 10), and BPR ranks (Eq. 11). L = L_BPR + diff_weight L_gen + tc_weight L_align +
-reg_weight ||Theta||^2 (Eq. 12).
+representation of them (Eq. 10), and BPR ranks (Eq. 11) by products of these and, with `popularity`, a prior on items.
+L = L_BPR + diff_weight L_gen + tc_weight L_align + reg_weight ||Theta||^2 (Eq. 12).
 
 Source: "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation" (arXiv 2604.03014).
 Ready settings in configs/variants/: GTC_paper.yaml, the text to the letter, and GTC_released.yaml, what the released code
@@ -41,6 +41,7 @@ from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_
 from common.missing import view_presence, without_fills, without_items
 from common.neighbours import cosine_graph, mixed_item_graph, normalize_by_row_sums
 from common.scoring import batch_rows
+from common.spectral import log_popularity, spectral_embeddings
 from common.user_graph import UserGraph
 from utils.errors import UserError
 from utils.schema import fill, setting
@@ -111,6 +112,12 @@ class GTCConfig:
     final_item_k: int = setting("neighbours in an item graph over the final items, added to them; 0: none", low=0)
     final_user_k: int = setting("neighbours in a user graph over the final users, added to them; 0: none", low=0)
     image_weight: float = setting("weight of the visual graph in the final item graph", low=0, high=1)
+    spectral_scale: float = setting(
+        "length of initial embeddings made of the interactions' singular vectors, over that of Xavier's; 0: Xavier's",
+        low=0,
+    )
+    spectral_power: float = setting("power of the singular values that weighs those vectors", low=0)
+    popularity: float = setting("weight of an item's log popularity in its scores; 0: none", low=0)
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
 
 
@@ -121,6 +128,7 @@ class GTC(GeneralRecommender):
     settings = GTCConfig
     needs_features = True
     dense_methods = ("fuse",)
+    prior: Tensor  # [I]: what popularity adds to the score of an item
     present: Tensor | None  # bool [N, V]: which node has which content view; None where nothing is missing
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
@@ -141,6 +149,10 @@ class GTC(GeneralRecommender):
         self.register_buffer("present", view_presence(dataset, made_of), persistent=False)
         self.user_embedding = xavier_uniform_embedding(self.n_users, width)
         self.item_embedding = xavier_uniform_embedding(self.n_items, width)
+        if options.spectral_scale:
+            self._start_spectrally(dataset)
+        if options.popularity:
+            self.register_buffer("prior", options.popularity * log_popularity(dataset), persistent=False)
         self.graph = self.interaction_graph(dataset)
         self.projections = nn.ModuleDict()
         for modality in self.modalities:
@@ -175,6 +187,14 @@ class GTC(GeneralRecommender):
             self.final_items = SparseMatrix(graph)
         if options.final_user_k:
             self.final_users = UserGraph(dataset, options.final_user_k, padding="none")
+
+    @torch.no_grad()
+    def _start_spectrally(self, dataset: Dataset) -> None:
+        """Singular vectors in place of Xavier's draws, in as many columns as there are."""
+        found = spectral_embeddings(dataset, self.embedding_size, self.options.spectral_power)
+        for table, vectors in zip((self.user_embedding, self.item_embedding), found, strict=True):
+            xavier = (2 / sum(table.shape)) ** 0.5  # its standard deviation
+            table[:, : vectors.shape[1]] = self.options.spectral_scale * xavier * vectors
 
     def _item_graphs(self, dataset: Dataset) -> nn.ModuleDict:
         """The graph of each modality, and for the product view the sum of them, normalised again."""
@@ -331,7 +351,10 @@ class GTC(GeneralRecommender):
         user, pos, neg = F.embedding(place, fused)
         aligned = generated if generated and options.generated_in in ("all", "alignment") else content
         ego = batch_rows(batch, self.user_embedding, self.item_embedding)
-        terms = {"bpr": bpr_loss((user * pos).sum(1), (user * neg).sum(1))}
+        scores = [(user * item).sum(1) for item in (pos, neg)]
+        if options.popularity:
+            scores = [score + self.prior[items] for score, items in zip(scores, batch[1:], strict=True)]
+        terms = {"bpr": bpr_loss(*scores)}
         if options.denoising != "off":
             terms["generation"] = options.diff_weight * (before + after)
         if options.alignment != "off":
@@ -389,6 +412,9 @@ class GTC(GeneralRecommender):
         fused_content, generated, _ = self.join(None, interaction, content)
         fused = self._smooth(self.fuse(interaction, fused_content, generated, self.present))
         users, items = fused.split([self.n_users, self.n_items])
+        if self.options.popularity:  # one more column: the product of both sides is the score
+            users = torch.cat([users, users.new_ones(self.n_users, 1)], dim=1)
+            items = torch.cat([items, self.prior[:, None].to(items)], dim=1)
         return users, items
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:

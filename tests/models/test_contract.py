@@ -37,8 +37,9 @@ WITH_FEATURES = [name for name in MODELS if model_class(name).needs_features]
 # These score by `full_sort_predict` alone, not by embeddings.
 WITHOUT_EMBEDDINGS = {"EASE", "ItemKNN", "ItemKNNCBF"}
 WITHOUT_TASTE = {"MostPop"}  # ranks alike for every user
-# These know a planted pattern untrained, for the graph carries content to users: they are first taught the opposite.
-KNOWS_UNTRAINED = {"GRCN", "LGMRec", "PGL"}
+# These know a planted pattern untrained, by the graph that carries content to users or, GTC, by the singular vectors of the
+# interactions: they are first taught the opposite.
+KNOWS_UNTRAINED = {"GRCN", "GTC", "LGMRec", "PGL"}
 # These know it whatever the tables' sizes, since rows are brought to unit length: their users start turned around.
 STARTS_TURNED = {"DRAGON": "modality_weights", "DualGNN": "fusion_weights"}
 # Scores of these are read from id embeddings, which content shapes in training alone.

@@ -29,7 +29,7 @@ WEIGHTS = {"diff_weight": 0.7, "tc_weight": 0.4, "reg_weight": 0.3}
 PAPER = {
     "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "learn_temperature": True,
     "alignment": "total_correlation", "aligned_views": "modalities", "tc_nodes": "items", "tc_batch": 512,
-    "tc_scaled": False,
+    "tc_scaled": False, "spectral_scale": 0.0, "popularity": 0.0,
 }  # fmt: skip
 PATHS = ("one_step", "ddim", "ddpm")
 
@@ -442,6 +442,9 @@ CHOICES = {
     "no graph, no product": {"knn_k": 0, "product_view": False},
     "users of each view": PAPER | {"shared_users": False},
     "final graphs": {"final_item_k": 3, "final_user_k": 4},
+    "Xavier's start": {"spectral_scale": 0.0},
+    "spectral start, undamped": {"spectral_power": 0.0},
+    "no prior": {"popularity": 0.0},
 }
 
 
@@ -525,6 +528,11 @@ class Gated:
             side += c / (1 + np.exp(-(self.h @ w.T + b)))
         views = np.array([self.has[view] for view in self.content]).sum(axis=0)  # that each node has
         self.z = self.h + side / np.maximum(views, 1)[:, None]
+        taken = [
+            len({u for u, j in zip(data.train.users, data.train.items, strict=True) if j == i}) for i in range(N_ITEMS)
+        ]
+        logs = [math.log(1 + n) for n in taken]
+        self.prior = self.options.popularity * (np.array(logs) - sum(logs) / N_ITEMS)
         self.ego = users, items
 
     def nearest(self, raw, has):
@@ -543,7 +551,9 @@ class Gated:
     def loss(self, batch):
         users, pos, neg = batch.numpy()
         z_u, z_i = self.z[:N_USERS], self.z[N_USERS:]
-        pairs = [[float(z_u[u] @ z_i[i]) for u, i in zip(users, side, strict=True)] for side in (pos, neg)]
+        pairs = [
+            [float(z_u[u] @ z_i[i] + self.prior[i]) for u, i in zip(users, side, strict=True)] for side in (pos, neg)
+        ]
         terms = []
         nodes = np.concatenate([np.unique(users), N_USERS + np.unique([pos, neg])])
         length = np.mean([self.h[node] @ self.h[node] for node in nodes]) if self.options.tc_scaled else 1
@@ -561,13 +571,14 @@ class Gated:
 
 
 @pytest.mark.parametrize(
-    ("missing", "knn_k", "share", "scaled"),
-    [(False, 3, 0, False), (False, 3, 0.3, True), (True, 3, 0.3, True), (True, 0, 0.3, True)],
+    ("missing", "knn_k", "share", "scaled", "popularity"),
+    [(False, 3, 0, False, 0), (False, 3, 0.3, True, 0.5), (True, 3, 0.3, True, 1), (True, 0, 0.3, True, 0)],
 )
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
-def test_default_is_that_of_its_formulas(modalities, missing, knn_k, share, scaled):
+def test_default_is_that_of_its_formulas(modalities, missing, knn_k, share, scaled, popularity):
     data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
-    model = on_double(build("GTC", data, **WEIGHTS, knn_k=knn_k, own_share=share, tc_scaled=scaled))
+    options = {"knn_k": knn_k, "own_share": share, "tc_scaled": scaled, "popularity": popularity}
+    model = on_double(build("GTC", data, **WEIGHTS, **options))
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -575,7 +586,8 @@ def test_default_is_that_of_its_formulas(modalities, missing, knn_k, share, scal
     reference, batch = Gated(model, data), one_batch(data, 12)
     assert values(model.train().calculate_loss(batch)) == pytest.approx(reference.loss(batch), rel=1e-4)
     z = torch.from_numpy(reference.z)
-    torch.testing.assert_close(all_scores(model), z[:N_USERS] @ z[N_USERS:].T, rtol=1e-3, atol=1e-4)
+    expected = z[:N_USERS] @ z[N_USERS:].T + torch.from_numpy(reference.prior)
+    torch.testing.assert_close(all_scores(model), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_views", [3, 4])
@@ -613,7 +625,7 @@ def test_softmax_fusion_is_the_released_one_and_refuses_other_numbers_of_modalit
 
 def test_interaction_only_is_lightgcn():
     data = toy_dataset()
-    options = {"fusion": "interaction", "alignment": "off", "denoising": "off", "n_ui_layers": 2}
+    options = {"fusion": "interaction", "alignment": "off", "denoising": "off", "n_ui_layers": 2, "popularity": 0.0}
     gtc, lightgcn = build("GTC", data, **options), build("LightGCN", data, n_ui_layers=2)
     with torch.no_grad():
         lightgcn.user_embedding.copy_(gtc.user_embedding)
@@ -635,8 +647,11 @@ def test_rows_of_items_that_lack_a_modality_have_no_influence(options):
         found.append(all_scores(model))
         with model.scoring():
             views = model.modality_embeddings()
+        taken = np.isin(np.arange(N_ITEMS), data.train.items)  # an item that nobody took may start with zeros
         for modality, there in data.present.items():
-            assert torch.equal(views[modality][1].any(dim=1), torch.from_numpy(there)), "nothing but a row of zeros"
+            told = views[modality][1].any(dim=1).numpy()
+            assert not told[~there].any(), "nothing but a row of zeros"
+            assert told[there & taken].all()
     assert torch.isfinite(found[0]).all()
     assert torch.equal(found[0], found[1])
     assert not torch.allclose(found[0], found[2])
@@ -646,7 +661,7 @@ def test_rows_of_items_that_lack_a_modality_have_no_influence(options):
 def test_without_any_content_it_is_lightgcn(choice):
     data = toy_dataset()
     data.present = {m: np.zeros(N_ITEMS, dtype=bool) for m in BOTH}
-    gtc = build("GTC", data, **(CHOICES[choice] | {"n_ui_layers": 2}))
+    gtc = build("GTC", data, **(CHOICES[choice] | {"n_ui_layers": 2, "popularity": 0.0}))
     terms = gtc.train().calculate_loss(one_batch(data))
     assert [values(terms).get(name, 0) for name in ("generation", "alignment")] == [0, 0]
     lightgcn = build("LightGCN", data, n_ui_layers=2)

@@ -1,0 +1,77 @@
+"""Singular vectors of the interactions, and the items' popularity."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from toys import N_ITEMS, N_USERS, toy_dataset
+
+from common.spectral import log_popularity, spectral_embeddings
+from utils.dataset import Split
+
+
+def interactions(data):
+    """R [U, I], by loops."""
+    r = np.zeros((data.n_users, data.n_items))
+    for user, item in zip(data.train.users, data.train.items, strict=True):
+        r[user, item] = 1
+    return r
+
+
+def normalized(r):
+    scale = [np.array([x**-0.5 if x else 0.0 for x in r.sum(axis=axis)]) for axis in (1, 0)]
+    return scale[0][:, None] * r * scale[1]
+
+
+@pytest.mark.parametrize("power", [0, 1, 4])
+@pytest.mark.parametrize("width", [3, 500])
+def test_products_are_those_of_the_damped_decomposition(width, power):
+    data = toy_dataset()
+    u, values, vt = np.linalg.svd(normalized(interactions(data)), full_matrices=False)
+    k = min(width, int((values > 1e-6).sum()))
+    users, items = spectral_embeddings(data, width, power)
+    assert (users.shape, items.shape) == ((N_USERS, k), (N_ITEMS, k))
+    assert (users.dtype, items.dtype) == (torch.float32, torch.float32)
+    sides = [u[:, :k] * values[:k] ** power, vt[:k].T * values[:k] ** power]
+    sides = [side / np.sqrt(np.mean(side**2)) for side in sides]
+    for found, side in zip((users, items), sides, strict=True):
+        assert found.square().mean().item() == pytest.approx(1, rel=1e-5)
+        # The sign of a singular vector is free, these products are not.
+        np.testing.assert_allclose(
+            found.numpy() @ found.numpy().T, side @ side.T, rtol=0, atol=2e-3 * np.abs(side @ side.T).max()
+        )
+    expected = sides[0] @ sides[1].T
+    np.testing.assert_allclose(users.numpy() @ items.numpy().T, expected, rtol=0, atol=2e-3 * np.abs(expected).max())
+
+
+def test_the_largest_singular_value_is_one_and_its_vectors_are_the_roots_of_the_degrees():
+    data = toy_dataset()
+    r = interactions(data)
+    users, items = (table[:, 0].double().numpy() for table in spectral_embeddings(data, 1, 4))
+    for found, degree in ((users, r.sum(axis=1)), (items, r.sum(axis=0))):
+        np.testing.assert_allclose(np.abs(found), np.sqrt(degree / degree.mean()), rtol=1e-3)
+
+
+def test_a_node_without_interactions_has_zeros_and_a_repeated_pair_counts_once():
+    data = toy_dataset()
+    lonely = int(data.train.items[0])
+    kept = data.train.items != lonely
+    data.splits["train"] = Split(data.train.users[kept], data.train.items[kept])
+    once = spectral_embeddings(data, 4, 1)
+    popularity = log_popularity(data)
+    assert not once[1][lonely].any()
+    both = (np.concatenate([ids, ids[:5]]) for ids in (data.train.users, data.train.items))
+    data.splits["train"] = Split(*both)
+    for a, b in zip(once, spectral_embeddings(data, 4, 1), strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(popularity, log_popularity(data))
+
+
+def test_popularity_is_the_logarithm_of_the_counts():
+    data = toy_dataset()
+    logs = [math.log(1 + count) for count in interactions(data).sum(axis=0)]
+    expected = [value - sum(logs) / len(logs) for value in logs]
+    np.testing.assert_allclose(log_popularity(data).numpy(), expected, rtol=1e-5, atol=1e-6)
