@@ -41,7 +41,7 @@ from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_
 from common.missing import view_presence, without_fills, without_items
 from common.neighbours import cosine_graph, mixed_item_graph, normalize_by_row_sums
 from common.scoring import batch_rows
-from common.spectral import log_popularity, spectral_embeddings
+from common.spectral import estimated_own_share, log_popularity, spectral_embeddings
 from common.user_graph import UserGraph
 from utils.errors import UserError
 from utils.schema import fill, setting
@@ -66,7 +66,11 @@ class GTCConfig:
     product_view: bool = setting("gated: one more view, of the element-wise product of all modalities")
     knn_k: int = setting("gated: neighbours of an item in a modality's graph, itself among them; 0: no graph", low=0)
     n_mm_layers: int = setting("gated: depth of the propagation over the item graphs", low=0)
-    own_share: float = setting("gated: share of an item itself in its view, beside that propagation", low=0, high=1)
+    own_share: float | None = setting(
+        "gated: share of an item itself in its view, beside that propagation; null: estimated from the training split",
+        low=0,
+        high=1,
+    )
     denoising: str = setting(
         "where content is denoised: that of items before propagation, or that of nodes after it",
         choices=("off", "before", "after"),
@@ -199,6 +203,11 @@ class GTC(GeneralRecommender):
     def _item_graphs(self, dataset: Dataset) -> nn.ModuleDict:
         """The graph of each modality, and for the product view the sum of them, normalised again."""
         graphs = {m: cosine_graph(dataset, m, self.options.knn_k) for m in self.modalities}
+        if self.options.own_share is None:
+            made_of = {m: dataset.fingerprint[m] for m in self.modalities} | {"knn_k": self.options.knn_k}
+            self.own_share = estimated_own_share(dataset, reduce(lambda a, b: a + b, graphs.values()), made_of)
+        else:
+            self.own_share = self.options.own_share
         if PRODUCT in self.views:
             graphs[PRODUCT] = reduce(lambda a, b: a + b, graphs.values())
         if self.present is not None:
@@ -240,8 +249,8 @@ class GTC(GeneralRecommender):
             if self.item_graphs:
                 for _ in range(self.options.n_mm_layers):
                     gated = self.item_graphs[view](gated)
-                if self.options.own_share:
-                    gated = gated.lerp(own, self.options.own_share)
+                if self.own_share:
+                    gated = gated.lerp(own, self.own_share)
             items.append(gated)
         users = self.graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
         return {view: torch.cat(pair) for view, pair in zip(projected, zip(users, items, strict=True), strict=True)}

@@ -439,6 +439,7 @@ CHOICES = {
     "concatenated": PAPER | {"fusion": "concat"},
     "items themselves in their views": {"own_share": 0.6},
     "neighbours alone in the views": {"own_share": 0.0},
+    "a share of one's own": {"own_share": 0.3},
     "no graph, no product": {"knn_k": 0, "product_view": False},
     "users of each view": PAPER | {"shared_users": False},
     "final graphs": {"final_item_k": 3, "final_user_k": 4},
