@@ -35,6 +35,7 @@ class GeneralRecommender(nn.Module):
     needs_training: ClassVar[bool] = True  # False: nothing to learn; it is evaluated once
     keeps_zero_gradients: ClassVar[bool] = False  # True: a parameter that a step does not touch moves on by momentum
     dense_methods: ClassVar[tuple[str, ...]] = ()  # what `compile` compiles, see common/compiling.py
+    n_bias_columns: int = 0  # last columns of what `forward` gives that only add a bias to scores
     whole_batches: ClassVar[bool] = False  # True: scoring is slow to start, so many users are scored at once
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:

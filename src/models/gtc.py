@@ -156,6 +156,7 @@ class GTC(GeneralRecommender):
         if options.spectral_scale:
             self._start_spectrally(dataset)
         if options.popularity:
+            self.n_bias_columns = 1
             self.register_buffer("prior", options.popularity * log_popularity(dataset), persistent=False)
         self.graph = self.interaction_graph(dataset)
         self.projections = nn.ModuleDict()
@@ -421,7 +422,7 @@ class GTC(GeneralRecommender):
         fused_content, generated, _ = self.join(None, interaction, content)
         fused = self._smooth(self.fuse(interaction, fused_content, generated, self.present))
         users, items = fused.split([self.n_users, self.n_items])
-        if self.options.popularity:  # one more column: the product of both sides is the score
+        if self.options.popularity:  # one more column, so that the product of both sides is the score
             users = torch.cat([users, users.new_ones(self.n_users, 1)], dim=1)
             items = torch.cat([items, self.prior[:, None].to(items)], dim=1)
         return users, items
