@@ -45,8 +45,9 @@ STARTS_TURNED = {"DRAGON": "modality_weights", "DualGNN": "fusion_weights"}
 # Scores of these are read from id embeddings, which content shapes in training alone.
 CONTENT_IN_TRAINING_ONLY = {"BM3"}
 
-# A published form that draws per node cannot draw the same for a node of another id; these settings draw nothing.
+# What draws per node cannot draw the same for a node of another id; these settings draw nothing.
 RELABELLED_WITH = {
+    "GTC": {"own_share": 0.3},  # the estimate holds out interactions drawn in their order
     "DRAGON": {"user_graph_padding": "none"},
     "DualGNN": {"user_graph_padding": "none"},
     "LGMRec": {"evaluation_noise": "none"},
