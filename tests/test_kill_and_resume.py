@@ -201,6 +201,11 @@ def test_killed_again_and_again_at_random_moments(
     finish(forks, words, tmp_path, expected)
 
 
+def listen_to_sigint() -> None:
+    """A shell's background jobs are born deaf to it, and so are their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_with_a_message_and_can_be_resumed(
     number: signal.Signals,
@@ -218,6 +223,7 @@ def test_a_signal_stops_with_a_message_and_can_be_resumed(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=listen_to_sigint,
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("runs/toy/*/*/history.csv")) and time.monotonic() < deadline:
