@@ -104,9 +104,7 @@ def estimated_own_share(dataset: Dataset, neighbours: sp.csr_matrix, inputs: Map
 
     def build() -> dict[str, NDArray[np.float64]]:
         random = np.random.Generator(np.random.PCG64(0))
-        smooth = neighbours.tolil()
-        smooth.setdiag(0)
-        smooth = smooth.tocsr()
+        smooth = (neighbours - sp.diags(neighbours.diagonal())).tocsr()
         sums = np.asarray(abs(smooth).sum(axis=1)).ravel()
         smooth = sp.diags(np.divide(1, sums, where=sums > 0, out=np.zeros_like(sums))) @ smooth
         pairs = np.concatenate([_held_out_differences(dataset, smooth, random) for _ in range(SPLITS)])
