@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,12 @@ class SparseSymmetric(nn.Module):
         self.register_buffer("weights", torch.from_numpy(matrix.data.astype(np.float32)), persistent=False)
         self.register_buffer("local_columns", torch.from_numpy(local), persistent=False)
 
+    def with_weights(self, weights: Tensor) -> SparseSymmetric:
+        """The same entries with other weights, float32 [E] and symmetric; all else is shared."""
+        other = copy.copy(self)
+        other._buffers = self._buffers | {"weights": weights}
+        return other
+
     def product(self, x: Tensor) -> Tensor:
         """A x for x [N, D], without a gradient."""
         return sparse_product(self.offsets, self.columns, self.weights, x)
@@ -171,6 +178,39 @@ class SparseSymmetric(nn.Module):
         """
         same, other = _PropagateMeanFrom.apply(x, self, n_layers, from_first)
         return (same, other) if from_first else (other, same)
+
+
+class EdgesLeftOut(nn.Module):
+    """A bipartite graph D^-1/2 A D^-1/2, A of zeros and ones, without some of its edges, the degrees D counted anew.
+
+    Args:
+        graph: the whole, with its `split`.
+    """
+
+    rows: Tensor  # [E] int64: the row of each entry of the graph
+    keys: Tensor  # [E / 2] int64, ascending: the edges as pairs of both kinds
+    mirrors: Tensor  # [E / 2] int64: where the other entry of each edge is
+
+    def __init__(self, graph: SparseSymmetric) -> None:
+        super().__init__()
+        rows = torch.repeat_interleave(torch.arange(len(graph.offsets) - 1), graph.offsets.diff())
+        half, self.n_second = len(rows) // 2, len(graph.offsets) - 1 - graph.split
+        first, second = graph.local_columns[half:], rows[half:] - graph.split
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("keys", rows[:half] * self.n_second + graph.local_columns[:half], persistent=False)
+        self.register_buffer("mirrors", half + (first * self.n_second + second).argsort(), persistent=False)
+
+    def forward(self, graph: SparseSymmetric, first: Tensor, second: Tensor) -> SparseSymmetric:
+        """`graph` without the edges of the pairs int64 [B] of both kinds; pairs that are no edges change nothing."""
+        pairs = first * self.n_second + second
+        places = torch.searchsorted(self.keys, pairs).clamp(max=max(len(self.keys) - 1, 0))
+        places = places[self.keys[places] == pairs] if len(self.keys) else places[:0]
+        weights = torch.ones_like(graph.weights)
+        weights[places] = 0
+        weights[self.mirrors[places]] = 0
+        degrees = weights.new_zeros(len(graph.offsets) - 1).index_add_(0, self.rows, weights)
+        scale = degrees.clamp(min=1).rsqrt()
+        return graph.with_weights(weights.mul_(scale[self.rows]).mul_(scale[graph.columns]))
 
 
 class SparseMatrix(nn.Module):

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from common.abstract_recommender import GeneralRecommender
 from common.diffusion import Denoiser, LinearSchedule, root_mean_square
 from common.features import standardized_features
-from common.graph import SparseMatrix
+from common.graph import EdgesLeftOut, SparseMatrix, SparseSymmetric
 from common.host import portable
 from common.initial import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_correlation
@@ -62,6 +62,9 @@ class GTCConfig:
     n_ui_layers: int = setting("depth of the propagation over the user-item graph", low=0, alias=("n_layers",))
     feature_rank: int = setting("principal components kept of a modality's features; 0: all features", low=0)
     content: str = setting("what the content views are made of", choices=("gated", "projected"))
+    user_embedding: bool = setting("users have an embedding of their own; without, they are what their items make them")
+    leave_out: bool = setting("in training, leave a batch's own interactions out of the user-item graph")
+    item_content: float = setting("weight of the projected content in the items' initial embeddings; 0: none", low=0)
     shared_users: bool = setting("projected: one initial user embedding for all views, instead of one for each")
     product_view: bool = setting("gated: one more view, of the element-wise product of all modalities")
     knn_k: int = setting("gated: neighbours of an item in a modality's graph, itself among them; 0: no graph", low=0)
@@ -151,7 +154,10 @@ class GTC(GeneralRecommender):
         dataset = without_fills(dataset)
         made_of = {view: self.modalities if view == PRODUCT else [view] for view in self.views}
         self.register_buffer("present", view_presence(dataset, made_of), persistent=False)
-        self.user_embedding = xavier_uniform_embedding(self.n_users, width)
+        if options.user_embedding:
+            self.user_embedding = xavier_uniform_embedding(self.n_users, width)
+        else:
+            self.register_buffer("user_embedding", torch.zeros(self.n_users, width), persistent=False)
         self.item_embedding = xavier_uniform_embedding(self.n_items, width)
         if options.spectral_scale:
             self._start_spectrally(dataset)
@@ -159,6 +165,8 @@ class GTC(GeneralRecommender):
             self.n_bias_columns = 1
             self.register_buffer("prior", options.popularity * log_popularity(dataset), persistent=False)
         self.graph = self.interaction_graph(dataset)
+        if options.leave_out:
+            self.left_out = EdgesLeftOut(self.graph)
         self.projections = nn.ModuleDict()
         for modality in self.modalities:
             features = standardized_features(dataset, modality, options.feature_rank)
@@ -167,9 +175,13 @@ class GTC(GeneralRecommender):
         if self.gated:
             self.gates = nn.ModuleDict({view: nn.Linear(width, width) for view in self.views})
             self.item_graphs = self._item_graphs(dataset) if options.knn_k and options.n_mm_layers else nn.ModuleDict()
-        elif not options.shared_users:
+        elif options.user_embedding and not options.shared_users:
             tables = {view: xavier_uniform_embedding(self.n_users, width) for view in self.views}
             self.user_embeddings = nn.ParameterDict(tables)
+        if options.item_content:
+            self.content_layers = nn.ModuleDict({view: nn.Linear(width, width, bias=False) for view in self.views})
+            for layer in self.content_layers.values():
+                nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
         if options.denoising != "off":
             schedule = LinearSchedule(options.noise_steps, options.beta_first, options.beta_last)
             self.denoisers = nn.ModuleDict({
@@ -198,6 +210,8 @@ class GTC(GeneralRecommender):
         """Singular vectors in place of Xavier's draws, in as many columns as there are."""
         found = spectral_embeddings(dataset, self.embedding_size, self.options.spectral_power)
         for table, vectors in zip((self.user_embedding, self.item_embedding), found, strict=True):
+            if not isinstance(table, nn.Parameter):
+                continue  # users without embeddings
             xavier = (2 / sum(table.shape)) ** 0.5  # its standard deviation
             table[:, : vectors.shape[1]] = self.options.spectral_scale * xavier * vectors
 
@@ -216,33 +230,45 @@ class GTC(GeneralRecommender):
             graphs = {view: without_items(graphs[view], there) for view, there in zip(graphs, items, strict=True)}
         return nn.ModuleDict({view: SparseMatrix(normalize_by_row_sums(graph)) for view, graph in graphs.items()})
 
-    def encode(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """H^id and the content views [N, D] of all nodes, users first, and the loss of denoising before propagation."""
-        options = self.options
-        ego = torch.cat([self.user_embedding, self.item_embedding])
+    def encode(self, graph: SparseSymmetric | None = None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """H^id and the content views [N, D] of all nodes, users first, and the loss of denoising before propagation.
+
+        Args:
+            graph: the user-item graph; None: that of all training interactions.
+        """
+        options, users, items = self.options, self.user_embedding, self.item_embedding
+        graph = self.graph if graph is None else graph
         projected = {m: self.projections[m](self.features(m)) for m in self.modalities}  # [I, D]
         if PRODUCT in self.views:
             projected[PRODUCT] = reduce(torch.mul, projected.values())
-        loss = ego.new_zeros(())
+        loss = items.new_zeros(())
         if options.denoising == "before":
             there = None if self.present is None else self.present[self.n_users :]
-            projected, loss = self._denoise(projected, self.item_embedding, there)
-        if self.gated:
-            return self.graph.propagate_mean(ego, options.n_ui_layers), self._gated(projected), loss
+            projected, loss = self._denoise(projected, items, there)
+        if options.item_content:
+            told = [self.content_layers[view](x) for view, x in self._kept(projected).items()]
+            items = items + options.item_content * reduce(torch.add, told)
 
         def propagated(table: Tensor, from_users: bool) -> Tensor:
-            return torch.cat(self.graph.propagate_mean_from(table, options.n_ui_layers, from_users))
+            return torch.cat(graph.propagate_mean_from(table, options.n_ui_layers, from_users))
 
+        if self.gated:
+            if options.user_embedding:
+                whole = graph.propagate_mean(torch.cat([users, items]), options.n_ui_layers)
+            else:
+                whole = propagated(items, False)  # half the cost
+            return whole, self._gated(projected, graph), loss
         # The readout is linear: what users bring in is propagated once where the views share it.
-        users = propagated(self.user_embedding, True)
-        content = {
-            view: propagated(items, False)
-            + (users if options.shared_users else propagated(self.user_embeddings[view], True))
-            for view, items in self._kept(projected).items()
-        }
-        return users + propagated(self.item_embedding, False), self._kept(content), loss
+        content = {view: propagated(items_of_view, False) for view, items_of_view in self._kept(projected).items()}
+        whole = propagated(items, False)
+        if options.user_embedding:
+            shared = propagated(users, True)
+            whole = whole + shared
+            for view, x in content.items():
+                content[view] = x + (shared if options.shared_users else propagated(self.user_embeddings[view], True))
+        return whole, self._kept(content), loss
 
-    def _gated(self, projected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _gated(self, projected: Mapping[str, Tensor], graph: SparseSymmetric) -> dict[str, Tensor]:
         items = []
         start = {view: self.item_embedding * torch.sigmoid(self.gates[view](x)) for view, x in projected.items()}
         for view, own in self._kept(start).items():
@@ -253,7 +279,7 @@ class GTC(GeneralRecommender):
                 if self.own_share:
                     gated = gated.lerp(own, self.own_share)
             items.append(gated)
-        users = self.graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
+        users = graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
         return {view: torch.cat(pair) for view, pair in zip(projected, zip(users, items, strict=True), strict=True)}
 
     def _kept(self, content: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -352,7 +378,8 @@ class GTC(GeneralRecommender):
             nodes = torch.arange(self.n_users + self.n_items, device=batch.device)  # neighbours are fused, too
         else:
             nodes, place = place.unique(return_inverse=True)
-        whole, views, before = self.encode()
+        graph = self.left_out(self.graph, *batch[:2]) if options.leave_out else self.graph
+        whole, views, before = self.encode(graph)
         interaction = F.embedding(nodes, whole)
         content = {view: F.embedding(nodes, x) for view, x in views.items()}
         fused_content, generated, after = self.join(nodes, interaction, content)

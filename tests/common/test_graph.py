@@ -10,6 +10,7 @@ from toys import N_ITEMS, N_USERS, saved_by, split_of, toy_dataset
 from common import graph
 from common.graph import (
     EdgePattern,
+    EdgesLeftOut,
     SparseMatrix,
     SparseSymmetric,
     bipartite_adjacency,
@@ -193,6 +194,43 @@ def test_a_pruned_graph_counts_degrees_among_the_kept_edges():
     users, items = data.train.users[::3], data.train.items[::3]
     expected = dense_normalized(dense_adjacency(users, items, N_USERS, N_ITEMS))
     np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_a_graph_without_some_edges_is_that_of_the_others():
+    data = toy_dataset()
+    whole = normalized_interaction_graph(data)
+    gone = [0, 3, 4, len(data.train) - 1, *range(10, 30)]
+    users, items = torch.from_numpy(data.train.users), torch.from_numpy(data.train.items)
+    others = torch.from_numpy(np.delete(np.arange(len(data.train)), gone))
+    # A pair that stands twice, in any order, and one that is no edge.
+    strange = int(np.setdiff1d(np.arange(N_ITEMS), data.train.items[data.train.users == 0])[0])
+    given = (
+        torch.cat([users[gone], users[gone], torch.tensor([0])]),
+        torch.cat([items[gone], items[gone], torch.tensor([strange])]),
+    )
+    before = whole.weights.clone()
+    part = EdgesLeftOut(whole)(whole, *given)
+    identity = torch.eye(N_USERS + N_ITEMS, dtype=torch.float64)
+    expected = pruned_interaction_graph(data, others).product(identity)
+    torch.testing.assert_close(part.product(identity), expected, rtol=0, atol=1e-7)
+    assert torch.equal(whole.weights, before)
+    torch.testing.assert_close(EdgesLeftOut(whole)(whole, users, items).weights, torch.zeros_like(before))
+
+
+def test_a_graph_without_some_edges_passes_gradients_by_its_own_weights():
+    data = toy_dataset()
+    whole = normalized_interaction_graph(data)
+    part = EdgesLeftOut(whole)(whole, torch.from_numpy(data.train.users[:9]), torch.from_numpy(data.train.items[:9]))
+    x = torch.randn(N_USERS + N_ITEMS, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda table: part.propagate_mean(table, 3), (x,))
+    found = torch.autograd.grad(part.propagate_mean(x, 2).sum(), x)[0]
+    assert not torch.allclose(found, torch.autograd.grad(whole.propagate_mean(x, 2).sum(), x)[0])
+
+
+def test_a_graph_without_edges_can_leave_out_nothing_more():
+    empty = SparseSymmetric(sp.csr_matrix((5, 5)), split=2)
+    pair = torch.tensor([0]), torch.tensor([1])
+    assert not len(EdgesLeftOut(empty)(empty, *pair).weights)
 
 
 def test_edge_weights_fall_with_both_degrees():

@@ -29,7 +29,8 @@ WEIGHTS = {"diff_weight": 0.7, "tc_weight": 0.4, "reg_weight": 0.3}
 PAPER = {
     "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "learn_temperature": True,
     "alignment": "total_correlation", "aligned_views": "modalities", "tc_nodes": "items", "tc_batch": 512,
-    "tc_scaled": False, "spectral_scale": 0.0, "popularity": 0.0,
+    "tc_scaled": False, "spectral_scale": 0.0, "popularity": 0.0, "user_embedding": True, "leave_out": False,
+    "item_content": 0.0,
 }  # fmt: skip
 PATHS = ("one_step", "ddim", "ddpm")
 
@@ -446,6 +447,11 @@ CHOICES = {
     "Xavier's start": {"spectral_scale": 0.0},
     "spectral start, undamped": {"spectral_power": 0.0},
     "no prior": {"popularity": 0.0},
+    "users with embeddings": {"user_embedding": True},
+    "users of their items, projected": PAPER | {"user_embedding": False},
+    "a batch's own interactions kept": {"leave_out": False},
+    "no content in the items": {"item_content": 0.0},
+    "content in projected items": PAPER | {"item_content": 0.5},
 }
 
 
@@ -489,18 +495,15 @@ def test_choices_differ_in_what_they_score(choice):
 class Gated:
     """The default's formulas in double precision, with dense matrices and loops over rows."""
 
-    def __init__(self, model, data):
+    def __init__(self, model, data, batch=()):
+        """Without the interactions of a batch, if one is given and the options say so."""
         self.model, self.options = model, model.options
         p = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
-        users, items = p["user_embedding"], p["item_embedding"]
-        graph = np.array(
-            naive.dense_normalized(naive.dense_adjacency(data.train.users, data.train.items, N_USERS, N_ITEMS))
-        )
-        ego, layers = np.concatenate([users, items]), []
-        for _ in range(self.options.n_ui_layers + 1):
-            layers.append(ego)
-            ego = graph @ ego
-        self.h = np.mean(layers, axis=0)
+        users, items = p.get("user_embedding", np.zeros((N_USERS, 8))), p["item_embedding"]
+        adjacency = np.array(naive.dense_adjacency(data.train.users, data.train.items, N_USERS, N_ITEMS))
+        for u, i in zip(*batch[:2], strict=True) if len(batch) and self.options.leave_out else ():
+            adjacency[u, N_USERS + i] = adjacency[N_USERS + i, u] = 0
+        graph = np.array(naive.dense_normalized(adjacency))
         projected, graphs, self.has = {}, {}, {}
         for m, raw in data.features.items():
             self.has[m] = np.array(who_has(data, m))
@@ -511,6 +514,16 @@ class Gated:
             self.has["product"] = np.array(who_has(data, *data.features))
             items_with_all = self.has["product"][N_USERS:]
             graphs["product"] = sum(graphs.values()) * items_with_all[:, None] * items_with_all
+        filled = items.copy()
+        for view, y in projected.items():
+            if self.options.item_content:
+                told = y @ p[f"content_layers.{view}.weight"].T
+                filled += self.options.item_content * self.has[view][N_USERS:, None] * told
+        ego, layers = np.concatenate([users, filled]), []
+        for _ in range(self.options.n_ui_layers + 1):
+            layers.append(ego)
+            ego = graph @ ego
+        self.h = np.mean(layers, axis=0)
         self.content = {}
         for view, y in projected.items():
             gate = self.has[view][N_USERS:, None] / (
@@ -575,17 +588,23 @@ class Gated:
     ("missing", "knn_k", "share", "scaled", "popularity"),
     [(False, 3, 0, False, 0), (False, 3, 0.3, True, 0.5), (True, 3, 0.3, True, 1), (True, 0, 0.3, True, 0)],
 )
+@pytest.mark.parametrize(("own_users", "leave_out", "item_content"), [(True, False, 0), (False, True, 0.7)])
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
-def test_default_is_that_of_its_formulas(modalities, missing, knn_k, share, scaled, popularity):
+def test_default_is_that_of_its_formulas(
+    modalities, own_users, leave_out, item_content, missing, knn_k, share, scaled, popularity
+):
     data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
     options = {"knn_k": knn_k, "own_share": share, "tc_scaled": scaled, "popularity": popularity}
+    options |= {"user_embedding": own_users, "leave_out": leave_out, "item_content": item_content}
     model = on_double(build("GTC", data, **WEIGHTS, **options))
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=stream, dtype=torch.float64))
-    reference, batch = Gated(model, data), one_batch(data, 12)
-    assert values(model.train().calculate_loss(batch)) == pytest.approx(reference.loss(batch), rel=1e-4)
+    batch = one_batch(data, 12)
+    expected = Gated(model, data, batch.tolist()).loss(batch)
+    assert values(model.train().calculate_loss(batch)) == pytest.approx(expected, rel=1e-4)
+    reference = Gated(model, data)
     z = torch.from_numpy(reference.z)
     expected = z[:N_USERS] @ z[N_USERS:].T + torch.from_numpy(reference.prior)
     torch.testing.assert_close(all_scores(model), expected, rtol=1e-3, atol=1e-4)
