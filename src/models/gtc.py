@@ -8,6 +8,9 @@ A diffusion model per modality, conditioned on the interaction embedding of the 
 `alignment` pulls the views of a node together by total correlation (Eqs. 6-9) or pairwise; `fusion` makes one
 representation of them (Eq. 10), and BPR ranks (Eq. 11) by products of these and, with `popularity`, a prior on items.
 L = L_BPR + diff_weight L_gen + tc_weight L_align + reg_weight ||Theta||^2 (Eq. 12).
+Beside the paper: with `leave_out` the graph of a training step lacks the batch's own interactions, as it will lack those
+that are to be foretold; without `user_embedding` users are what their items make them; `direct_content` is one more part
+of the representations, a linear function of the items' content, propagated.
 
 Source: "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation" (arXiv 2604.03014).
 Ready settings in configs/variants/: GTC_paper.yaml, the text to the letter, and GTC_released.yaml, what the released code
@@ -25,7 +28,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +67,11 @@ class GTCConfig:
     content: str = setting("what the content views are made of", choices=("gated", "projected"))
     user_embedding: bool = setting("users have an embedding of their own; without, they are what their items make them")
     leave_out: bool = setting("in training, leave a batch's own interactions out of the user-item graph")
-    item_content: float = setting("weight of the projected content in the items' initial embeddings; 0: none", low=0)
+    direct_content: float = setting(
+        "weight of the items' projected content that is propagated and added to the fused representations; 0: none",
+        low=0,
+    )
+    direct_reg: float = setting("weight of half the squared norms of the direct content of the batch's items", low=0)
     shared_users: bool = setting("projected: one initial user embedding for all views, instead of one for each")
     product_view: bool = setting("gated: one more view, of the element-wise product of all modalities")
     knn_k: int = setting("gated: neighbours of an item in a modality's graph, itself among them; 0: no graph", low=0)
@@ -128,6 +135,22 @@ class GTCConfig:
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
 
 
+class Direct(NamedTuple):
+    """What `direct_content` adds."""
+
+    items: Tensor  # [I, D]
+    nodes: Tensor  # [N, D], the same propagated
+
+
+class Encoded(NamedTuple):
+    """Views of all nodes, users first."""
+
+    interaction: Tensor  # H^id [N, D]
+    content: dict[str, Tensor]  # each [N, D]
+    direct: Direct | None
+    loss: Tensor  # of denoising before propagation
+
+
 @portable
 class GTC(GeneralRecommender):
     """Generative total correlation learning over any number of content modalities."""
@@ -178,9 +201,9 @@ class GTC(GeneralRecommender):
         elif options.user_embedding and not options.shared_users:
             tables = {view: xavier_uniform_embedding(self.n_users, width) for view in self.views}
             self.user_embeddings = nn.ParameterDict(tables)
-        if options.item_content:
-            self.content_layers = nn.ModuleDict({view: nn.Linear(width, width, bias=False) for view in self.views})
-            for layer in self.content_layers.values():
+        if options.direct_content:
+            self.direct_layers = nn.ModuleDict({view: nn.Linear(width, width, bias=False) for view in self.views})
+            for layer in self.direct_layers.values():
                 nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
         if options.denoising != "off":
             schedule = LinearSchedule(options.noise_steps, options.beta_first, options.beta_last)
@@ -230,8 +253,8 @@ class GTC(GeneralRecommender):
             graphs = {view: without_items(graphs[view], there) for view, there in zip(graphs, items, strict=True)}
         return nn.ModuleDict({view: SparseMatrix(normalize_by_row_sums(graph)) for view, graph in graphs.items()})
 
-    def encode(self, graph: SparseSymmetric | None = None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """H^id and the content views [N, D] of all nodes, users first, and the loss of denoising before propagation.
+    def encode(self, graph: SparseSymmetric | None = None) -> Encoded:
+        """The views of all nodes.
 
         Args:
             graph: the user-item graph; None: that of all training interactions.
@@ -245,19 +268,21 @@ class GTC(GeneralRecommender):
         if options.denoising == "before":
             there = None if self.present is None else self.present[self.n_users :]
             projected, loss = self._denoise(projected, items, there)
-        if options.item_content:
-            told = [self.content_layers[view](x) for view, x in self._kept(projected).items()]
-            items = items + options.item_content * reduce(torch.add, told)
 
         def propagated(table: Tensor, from_users: bool) -> Tensor:
             return torch.cat(graph.propagate_mean_from(table, options.n_ui_layers, from_users))
 
+        direct = None
+        if options.direct_content:
+            told = reduce(torch.add, [self.direct_layers[view](x) for view, x in self._kept(projected).items()])
+            told = options.direct_content * told
+            direct = Direct(told, propagated(told, False))
         if self.gated:
             if options.user_embedding:
                 whole = graph.propagate_mean(torch.cat([users, items]), options.n_ui_layers)
             else:
                 whole = propagated(items, False)  # half the cost
-            return whole, self._gated(projected, graph), loss
+            return Encoded(whole, self._gated(projected, graph), direct, loss)
         # The readout is linear: what users bring in is propagated once where the views share it.
         content = {view: propagated(items_of_view, False) for view, items_of_view in self._kept(projected).items()}
         whole = propagated(items, False)
@@ -266,7 +291,7 @@ class GTC(GeneralRecommender):
             whole = whole + shared
             for view, x in content.items():
                 content[view] = x + (shared if options.shared_users else propagated(self.user_embeddings[view], True))
-        return whole, self._kept(content), loss
+        return Encoded(whole, self._kept(content), direct, loss)
 
     def _gated(self, projected: Mapping[str, Tensor], graph: SparseSymmetric) -> dict[str, Tensor]:
         items = []
@@ -379,12 +404,15 @@ class GTC(GeneralRecommender):
         else:
             nodes, place = place.unique(return_inverse=True)
         graph = self.left_out(self.graph, *batch[:2]) if options.leave_out else self.graph
-        whole, views, before = self.encode(graph)
+        whole, views, direct, before = self.encode(graph)
         interaction = F.embedding(nodes, whole)
         content = {view: F.embedding(nodes, x) for view, x in views.items()}
         fused_content, generated, after = self.join(nodes, interaction, content)
         there = self._there(nodes)
-        fused = self._smooth(self.fuse(interaction, fused_content, generated, there))
+        fused = self.fuse(interaction, fused_content, generated, there)
+        if direct is not None:
+            fused = with_direct(fused, F.embedding(nodes, direct.nodes))
+        fused = self._smooth(fused)
         user, pos, neg = F.embedding(place, fused)
         aligned = generated if generated and options.generated_in in ("all", "alignment") else content
         ego = batch_rows(batch, self.user_embedding, self.item_embedding)
@@ -400,7 +428,11 @@ class GTC(GeneralRecommender):
                 # A contrast of cosines pulls the harder the shorter its rows are, and BPR the weaker.
                 weight = weight * interaction.detach().square().sum(dim=1).mean()
             terms["alignment"] = weight * self._align(interaction, aligned, place, there)
-        return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(*ego)}
+        penalty = options.reg_weight * half_squared_l2_over_batch(*ego)
+        if direct is not None:
+            told = (F.embedding(items, direct.items) for items in batch[1:])
+            penalty = penalty + options.direct_reg * half_squared_l2_over_batch(*told)
+        return terms | {"reg": penalty}
 
     def _smooth(self, fused: Tensor) -> Tensor:
         """`fused` of all nodes plus its smoothing over the final item and user graphs, where there are any."""
@@ -445,9 +477,10 @@ class GTC(GeneralRecommender):
         return torch.stack(losses).mean() if losses else interaction.new_zeros(())
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        interaction, content, _ = self.encode()
+        interaction, content, direct, _ = self.encode()
         fused_content, generated, _ = self.join(None, interaction, content)
-        fused = self._smooth(self.fuse(interaction, fused_content, generated, self.present))
+        fused = self.fuse(interaction, fused_content, generated, self.present)
+        fused = self._smooth(fused if direct is None else with_direct(fused, direct.nodes))
         users, items = fused.split([self.n_users, self.n_items])
         if self.options.popularity:  # one more column, so that the product of both sides is the score
             users = torch.cat([users, users.new_ones(self.n_users, 1)], dim=1)
@@ -456,7 +489,7 @@ class GTC(GeneralRecommender):
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Interaction and content embeddings of all nodes as fusion has them, generated ones at the scale of the encoded."""
-        interaction, content, _ = self.encode()
+        interaction, content, _, _ = self.encode()
         used, _, _ = self.join(None, interaction, content)
         found = {"id": interaction}
         for modality in self.modalities:
@@ -464,6 +497,11 @@ class GTC(GeneralRecommender):
             generated = self.options.denoising == "after" and self.options.generated_in == "all"
             found[modality] = x * root_mean_square(content[modality]) if generated else x
         return {name: (x[: self.n_users], x[self.n_users :]) for name, x in found.items()}
+
+
+def with_direct(fused: Tensor, direct: Tensor) -> Tensor:
+    """Representations [B, C] with the direct content [B, D] added; of concatenated views to the first, H^id's."""
+    return fused + F.pad(direct, (0, fused.shape[1] - direct.shape[1]))
 
 
 def expanded(views: list[Tensor], order: float, scale: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -30,7 +30,7 @@ PAPER = {
     "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "learn_temperature": True,
     "alignment": "total_correlation", "aligned_views": "modalities", "tc_nodes": "items", "tc_batch": 512,
     "tc_scaled": False, "spectral_scale": 0.0, "popularity": 0.0, "user_embedding": True, "leave_out": False,
-    "item_content": 0.0,
+    "direct_content": 0.0,
 }  # fmt: skip
 PATHS = ("one_step", "ddim", "ddpm")
 
@@ -438,6 +438,7 @@ CHOICES = {
     "pairwise": {"alignment": "pairwise", "aligned_views": "modalities", "learn_temperature": True},
     "critic of all orders": {"aligned_views": "modalities", "tc_order": 0.3},
     "concatenated": PAPER | {"fusion": "concat"},
+    "concatenated with direct content": PAPER | {"fusion": "concat", "direct_content": 0.5},
     "items themselves in their views": {"own_share": 0.6},
     "neighbours alone in the views": {"own_share": 0.0},
     "a share of one's own": {"own_share": 0.3},
@@ -450,8 +451,8 @@ CHOICES = {
     "users with embeddings": {"user_embedding": True},
     "users of their items, projected": PAPER | {"user_embedding": False},
     "a batch's own interactions kept": {"leave_out": False},
-    "no content in the items": {"item_content": 0.0},
-    "content in projected items": PAPER | {"item_content": 0.5},
+    "no direct content": {"direct_content": 0.0},
+    "direct content beside projected views": PAPER | {"direct_content": 0.5},
 }
 
 
@@ -514,16 +515,19 @@ class Gated:
             self.has["product"] = np.array(who_has(data, *data.features))
             items_with_all = self.has["product"][N_USERS:]
             graphs["product"] = sum(graphs.values()) * items_with_all[:, None] * items_with_all
-        filled = items.copy()
+        told = np.zeros_like(items)
         for view, y in projected.items():
-            if self.options.item_content:
-                told = y @ p[f"content_layers.{view}.weight"].T
-                filled += self.options.item_content * self.has[view][N_USERS:, None] * told
-        ego, layers = np.concatenate([users, filled]), []
-        for _ in range(self.options.n_ui_layers + 1):
-            layers.append(ego)
-            ego = graph @ ego
-        self.h = np.mean(layers, axis=0)
+            if self.options.direct_content:
+                told += self.has[view][N_USERS:, None] * (y @ p[f"direct_layers.{view}.weight"].T)
+
+        def propagated(*tables):
+            layers = [np.concatenate(tables)]
+            for _ in range(self.options.n_ui_layers):
+                layers.append(graph @ layers[-1])
+            return np.mean(layers, axis=0)
+
+        self.h = propagated(users, items)
+        direct = propagated(np.zeros_like(users), self.options.direct_content * told)
         self.content = {}
         for view, y in projected.items():
             gate = self.has[view][N_USERS:, None] / (
@@ -541,13 +545,13 @@ class Gated:
             w, b = p[f"preferences.{view}.weight"], p[f"preferences.{view}.bias"]
             side += c / (1 + np.exp(-(self.h @ w.T + b)))
         views = np.array([self.has[view] for view in self.content]).sum(axis=0)  # that each node has
-        self.z = self.h + side / np.maximum(views, 1)[:, None]
+        self.z = self.h + side / np.maximum(views, 1)[:, None] + direct
         taken = [
             len({u for u, j in zip(data.train.users, data.train.items, strict=True) if j == i}) for i in range(N_ITEMS)
         ]
         logs = [math.log(1 + n) for n in taken]
         self.prior = self.options.popularity * (np.array(logs) - sum(logs) / N_ITEMS)
-        self.ego = users, items
+        self.ego, self.told = (users, items), self.options.direct_content * told
 
     def nearest(self, raw, has):
         """Cosines to the k nearest items, the item itself first; an item of zeros has itself alone, a missing one nobody."""
@@ -580,7 +584,8 @@ class Gated:
         return {
             "bpr": naive.bpr(*pairs),
             "alignment": self.options.tc_weight * length * np.mean(terms),
-            "reg": self.options.reg_weight * naive.half_squared_l2_over_batch(*ego),
+            "reg": self.options.reg_weight * naive.half_squared_l2_over_batch(*ego)
+            + self.options.direct_reg * naive.half_squared_l2_over_batch(*(self.told[i].tolist() for i in (pos, neg))),
         }
 
 
@@ -588,14 +593,14 @@ class Gated:
     ("missing", "knn_k", "share", "scaled", "popularity"),
     [(False, 3, 0, False, 0), (False, 3, 0.3, True, 0.5), (True, 3, 0.3, True, 1), (True, 0, 0.3, True, 0)],
 )
-@pytest.mark.parametrize(("own_users", "leave_out", "item_content"), [(True, False, 0), (False, True, 0.7)])
+@pytest.mark.parametrize(("own_users", "leave_out", "direct_content"), [(True, False, 0), (False, True, 0.7)])
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
 def test_default_is_that_of_its_formulas(
-    modalities, own_users, leave_out, item_content, missing, knn_k, share, scaled, popularity
+    modalities, own_users, leave_out, direct_content, missing, knn_k, share, scaled, popularity
 ):
     data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
     options = {"knn_k": knn_k, "own_share": share, "tc_scaled": scaled, "popularity": popularity}
-    options |= {"user_embedding": own_users, "leave_out": leave_out, "item_content": item_content}
+    options |= {"user_embedding": own_users, "leave_out": leave_out, "direct_content": direct_content}
     model = on_double(build("GTC", data, **WEIGHTS, **options))
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
