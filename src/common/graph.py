@@ -135,9 +135,10 @@ class SparseSymmetric(nn.Module):
         Returns:
             [split, D] if `to_first`, else [N - split, D].
         """
-        offsets = self.offsets[: self.split + 1] if to_first else self.offsets[self.split :]
-        edges = slice(int(offsets[0]), int(offsets[-1]))
-        return sparse_product(offsets - offsets[0], self.local_columns[edges], self.weights[edges], x)
+        half = len(self.columns) // 2  # each edge has an entry in the rows of either kind
+        offsets, begin = (self.offsets[: self.split + 1], 0) if to_first else (self.offsets[self.split :], half)
+        edges = slice(begin, begin + half)
+        return sparse_product(offsets - begin, self.local_columns[edges], self.weights[edges], x)
 
     @single_precision
     def forward(self, x: Tensor) -> Tensor:
@@ -202,12 +203,13 @@ class EdgesLeftOut(nn.Module):
 
     def forward(self, graph: SparseSymmetric, first: Tensor, second: Tensor) -> SparseSymmetric:
         """`graph` without the edges of the pairs int64 [B] of both kinds; pairs that are no edges change nothing."""
-        pairs = first * self.n_second + second
-        places = torch.searchsorted(self.keys, pairs).clamp(max=max(len(self.keys) - 1, 0))
-        places = places[self.keys[places] == pairs] if len(self.keys) else places[:0]
         weights = torch.ones_like(graph.weights)
-        weights[places] = 0
-        weights[self.mirrors[places]] = 0
+        if len(self.keys):
+            pairs = first * self.n_second + second
+            places = torch.searchsorted(self.keys, pairs).clamp(max=len(self.keys) - 1)
+            kept = (self.keys[places] != pairs).to(weights.dtype)  # 0 for an edge; indexing by it would wait for a GPU
+            for entries in (places, self.mirrors[places]):
+                weights.scatter_reduce_(0, entries, kept, "amin")
         degrees = weights.new_zeros(len(graph.offsets) - 1).index_add_(0, self.rows, weights)
         scale = degrees.clamp(min=1).rsqrt()
         return graph.with_weights(weights.mul_(scale[self.rows]).mul_(scale[graph.columns]))
@@ -363,6 +365,7 @@ def csr_product(offsets: Tensor, columns: Tensor, weights: Tensor, x: Tensor) ->
     shape = (len(offsets) - 1, len(x))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly", category=UserWarning)
         csr = torch.sparse_csr_tensor(offsets, columns, weights.to(x.dtype), shape, check_invariants=False)
     return csr @ x
 

@@ -117,6 +117,34 @@ def contrastive_cross_entropy(anchors: Tensor, others: Tensor, positives: Tensor
     return _ContrastiveCrossEntropy.apply(anchors, others, positives, scale)
 
 
+class _SymmetricCrossEntropy(torch.autograd.Function):
+    """The mean of row-wise and column-wise cross-entropy of the logits scale a b^T, whose diagonal is right.
+
+    One matrix [B, B] serves both directions, and its gradient is made on the way forward, as above.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
+        logits = (first * scale) @ second.T
+        share, by_column = torch.softmax(logits, dim=1), torch.softmax(logits, dim=0)
+        # log sum exp, from the largest share: at least 1/B, so its logarithm is safe.
+        log_sums = logits.amax(dim=1) - share.amax(dim=1).log() + logits.amax(dim=0) - by_column.amax(dim=0).log()
+        loss = log_sums.sum() / 2 - logits.diagonal().sum()
+        share += by_column
+        share.diagonal().sub_(2)
+        grad_s = torch.dot(share.reshape(-1), logits.reshape(-1)) / (2 * scale)
+        half = scale / 2
+        ctx.save_for_backward((share @ second).mul_(half), (share.T @ first).mul_(half), grad_s)
+        ctx.n = len(first)
+        return loss / ctx.n
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():  # under create_graph: what was saved is a constant to it
+            raise RuntimeError("info_nce has no second derivative")
+        return tuple(part * (gradient / ctx.n) for part in ctx.saved_tensors)
+
+
 class _CandidateCrossEntropy(torch.autograd.Function):
     """Cross-entropy of anchors over all candidates; as above, no [B, C] matrix outlives its block."""
 
@@ -189,6 +217,9 @@ def info_nce(first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
         scale: inverse temperature, a scalar tensor.
     """
     first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    if len(first) <= _ContrastiveCrossEntropy.BLOCK:
+        loss: Tensor = _SymmetricCrossEntropy.apply(first, second, scale)
+        return loss
     positives = (first * second).sum(dim=1)
     forward = contrastive_cross_entropy(first, second, positives, scale)
     return (forward + contrastive_cross_entropy(second, first, positives, scale)) / 2

@@ -261,10 +261,8 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         means = self.evaluate(self.validator).means()
         if self.state.stopping.update(means[self.valid_metric], self.state.epoch + 1):
-            write_torch(
-                self.folder.file("checkpoint.pt"),
-                {"epoch": self.state.epoch + 1, "model": self.model.state_dict()},
-            )
+            model = {key: tensor.cpu() for key, tensor in self.model.state_dict().items()}  # to be read without a GPU
+            write_torch(self.folder.file("checkpoint.pt"), {"epoch": self.state.epoch + 1, "model": model})
         return {f"valid_{name}": value for name, value in means.items()}
 
     def evaluate(self, evaluator: TopKEvaluator) -> Evaluation:

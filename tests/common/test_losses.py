@@ -5,6 +5,7 @@ import math
 import naive
 import pytest
 import torch
+import torch.nn.functional as F
 from naive import rows_of
 from toys import saved_by
 
@@ -119,11 +120,41 @@ def test_no_matrix_of_batch_by_batch_is_kept_for_the_backward_pass(loss):
 # Symmetric InfoNCE
 
 
-def test_info_nce_equals_the_naive_double_loop():
+# In one matrix for both directions where the batch is a block, in blocks of rows for each direction where it is not.
+both_ways = pytest.mark.parametrize("block", [3, 1024], ids=lambda block: f"block {block}")
+
+
+@both_ways
+def test_info_nce_equals_the_naive_double_loop(block, monkeypatch):
+    monkeypatch.setattr(losses._ContrastiveCrossEntropy, "BLOCK", block)
     first, second = randn(7, 4, seed=1), 3 * randn(7, 4, seed=2)
     found = info_nce(first, second, scalar(4.0)).item()
     assert found == pytest.approx(naive.info_nce(rows_of(first), rows_of(second), 4.0), rel=1e-13)
     assert found == pytest.approx(info_nce(second, first, scalar(4.0)).item(), rel=1e-13), "it is symmetric"
+
+
+@both_ways
+def test_gradients_of_info_nce_are_those_of_the_definition(block, monkeypatch):
+    monkeypatch.setattr(losses._ContrastiveCrossEntropy, "BLOCK", block)
+    arguments = [randn(7, 4, seed=1), 3 * randn(7, 4, seed=2), scalar(40.0)]
+    found, plain = ([argument.clone().requires_grad_() for argument in arguments] for _ in range(2))
+    a, b = (F.normalize(view, dim=1) for view in plain[:2])
+    logits, places = plain[2] * a @ b.T, torch.arange(7)
+    expected = (F.cross_entropy(logits, places) + F.cross_entropy(logits.T, places)) / 2
+    loss = info_nce(*found)
+    torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
+    gradients = torch.autograd.grad(3 * loss, found), torch.autograd.grad(3 * expected, plain)
+    for one, other in zip(*gradients, strict=True):  # of both views and the scale
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-14)
+        assert other.abs().max() > 1e-3, "there is something to compare"
+
+
+@both_ways
+def test_info_nce_refuses_a_second_derivative_rather_than_give_a_wrong_one(block, monkeypatch):
+    monkeypatch.setattr(losses._ContrastiveCrossEntropy, "BLOCK", block)
+    first = randn(4, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(info_nce(first, randn(4, 3, seed=1), scalar(1.0)), first, create_graph=True)
 
 
 # Total correlation
