@@ -83,14 +83,14 @@ class StraightforwardGTC(GTC):
         projected = {m: self.projections[m](self.features(m)) for m in self.modalities}
         projected["product"] = reduce(torch.mul, projected.values())
         told = options.direct_content * sum(self.direct_layers[view](x) for view, x in projected.items())
-        interaction, direct = self._mean_of_layers(graph, self.item_embedding), self._mean_of_layers(graph, told)
+        interaction = self._mean_of_layers(graph, self.item_embedding + told)
         content = {}
         for view, x in projected.items():
             gated = self.item_embedding * torch.sigmoid(self.gates[view](x))
             mixed = torch.mm(self.item_matrices[view], gated).lerp(gated, self.own_share)
             padded = torch.cat([mixed.new_zeros(self.n_users, mixed.shape[1]), mixed])
             content[view] = torch.cat([torch.mm(graph, padded)[: self.n_users], mixed])
-        users, items = (self.fuse(interaction, content, {}) + direct).split([self.n_users, self.n_items])
+        users, items = self.fuse(interaction, content, {}).split([self.n_users, self.n_items])
         user, pos, neg = users[batch[0]], items[batch[1]], items[batch[2]]
         scores = [(user * item).sum(1) + self.prior[ids] for item, ids in ((pos, batch[1]), (neg, batch[2]))]
         mean = torch.stack([*content.values()]).mean(dim=0)

@@ -39,6 +39,19 @@ def sigmoid(x: float) -> float:
 # Graphs
 
 
+def co_occurrence(users: Iterable[int], items: Iterable[int], n_users: int, n_items: int) -> Matrix:
+    """Mean over a user's items j of sum_v 1 / n_v over the users v of both j and i, 0 for own items: [U, I]."""
+    own: list[set[int]] = [set() for _ in range(n_users)]
+    for user, item in zip(users, items, strict=True):
+        own[user].add(item)
+    out = np.zeros((n_users, n_items))
+    for u in range(n_users):
+        for i in set(range(n_items)) - own[u]:
+            for j in own[u]:
+                out[u, i] += sum(1 / len(mine) for mine in own if {i, j} <= mine) / len(own[u])
+    return out
+
+
 def dense_adjacency(users: Iterable[int], items: Iterable[int], n_users: int, n_items: int) -> Matrix:
     """A = [[0, R], [R^T, 0]]."""
     a = np.zeros((n_users + n_items, n_users + n_items))

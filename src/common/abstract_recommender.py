@@ -135,4 +135,8 @@ class GeneralRecommender(nn.Module):
         users, items = self._embeddings or self.forward()
         if self._keep:
             self._embeddings = users, items
-        return score_all_items(users[batch[0]], items)
+        return self.adjusted(score_all_items(users[batch[0]], items), batch[0])
+
+    def adjusted(self, scores: Tensor, users: Tensor) -> Tensor:
+        """Scores [B, I] of users [B] as they count: a model may add, in place, what products of embeddings do not hold."""
+        return scores

@@ -18,7 +18,7 @@ from common.precision import mixed_precision
 from utils.config import Config
 from utils.dataloader import TrainLoader
 from utils.errors import UserError
-from utils.runs import RunFolder, read_torch, write_csv, write_torch
+from utils.runs import RunFolder, on_cpu, read_torch, write_csv, write_torch
 from utils.topk_evaluator import Evaluation, TopKEvaluator
 
 CHECK_EVERY = 50  # steps between two looks at the losses: on a GPU each look waits for it
@@ -261,8 +261,8 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         means = self.evaluate(self.validator).means()
         if self.state.stopping.update(means[self.valid_metric], self.state.epoch + 1):
-            model = {key: tensor.cpu() for key, tensor in self.model.state_dict().items()}  # to be read without a GPU
-            write_torch(self.folder.file("checkpoint.pt"), {"epoch": self.state.epoch + 1, "model": model})
+            content = {"epoch": self.state.epoch + 1, "model": on_cpu(self.model.state_dict())}
+            write_torch(self.folder.file("checkpoint.pt"), content)
         return {f"valid_{name}": value for name, value in means.items()}
 
     def evaluate(self, evaluator: TopKEvaluator) -> Evaluation:

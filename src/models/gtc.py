@@ -9,8 +9,9 @@ A diffusion model per modality, conditioned on the interaction embedding of the 
 representation of them (Eq. 10), and BPR ranks (Eq. 11) by products of these and, with `popularity`, a prior on items.
 L = L_BPR + diff_weight L_gen + tc_weight L_align + reg_weight ||Theta||^2 (Eq. 12).
 Beside the paper: with `leave_out` the graph of a training step lacks the batch's own interactions, as it will lack those
-that are to be foretold; without `user_embedding` users are what their items make them; `direct_content` is one more part
-of the representations, a linear function of the items' content, propagated.
+that are to be foretold; without `user_embedding` users are what their items make them; `direct_content` adds a linear
+function of the items' content to their initial embeddings; `popularity` and `co_occurrence` add to the scores what
+counting the training interactions tells.
 
 Source: "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation" (arXiv 2604.03014).
 Ready settings in configs/variants/: GTC_paper.yaml, the text to the letter, and GTC_released.yaml, what the released code
@@ -44,7 +45,7 @@ from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_
 from common.missing import view_presence, without_fills, without_items
 from common.neighbours import cosine_graph, mixed_item_graph, normalize_by_row_sums
 from common.scoring import batch_rows
-from common.spectral import estimated_own_share, log_popularity, spectral_embeddings
+from common.spectral import co_occurring_items, estimated_own_share, log_popularity, spectral_embeddings
 from common.user_graph import UserGraph
 from utils.errors import UserError
 from utils.schema import fill, setting
@@ -68,8 +69,7 @@ class GTCConfig:
     user_embedding: bool = setting("users have an embedding of their own; without, they are what their items make them")
     leave_out: bool = setting("in training, leave a batch's own interactions out of the user-item graph")
     direct_content: float = setting(
-        "weight of the items' projected content that is propagated and added to the fused representations; 0: none",
-        low=0,
+        "weight of the items' projected content in their initial embeddings for the interaction view; 0: none", low=0
     )
     direct_reg: float = setting("weight of half the squared norms of the direct content of the batch's items", low=0)
     shared_users: bool = setting("projected: one initial user embedding for all views, instead of one for each")
@@ -132,14 +132,13 @@ class GTCConfig:
     )
     spectral_power: float = setting("power of the singular values that weighs those vectors", low=0)
     popularity: float = setting("weight of an item's log popularity in its scores; 0: none", low=0)
+    co_occurrence: float = setting(
+        "weight, in evaluation, of how often others took an item together with the user's items, in units of the spread "
+        "of the user's scores; 0: none",
+        low=0,
+    )
+    co_occurrence_damping: float = setting("power of an item's number of users that this is divided by", low=0)
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
-
-
-class Direct(NamedTuple):
-    """What `direct_content` adds."""
-
-    items: Tensor  # [I, D]
-    nodes: Tensor  # [N, D], the same propagated
 
 
 class Encoded(NamedTuple):
@@ -147,7 +146,7 @@ class Encoded(NamedTuple):
 
     interaction: Tensor  # H^id [N, D]
     content: dict[str, Tensor]  # each [N, D]
-    direct: Direct | None
+    direct: Tensor | None  # the content in the items' initial embeddings [I, D]
     loss: Tensor  # of denoising before propagation
 
 
@@ -159,6 +158,8 @@ class GTC(GeneralRecommender):
     needs_features = True
     dense_methods = ("fuse",)
     prior: Tensor  # [I]: what popularity adds to the score of an item
+    companions: Tensor  # int32 [U, K]: the items that co-occur most with a user's
+    companion_scores: Tensor  # [U, K]: what that adds to their scores, over the standard deviation of these
     present: Tensor | None  # bool [N, V]: which node has which content view; None where nothing is missing
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
@@ -187,6 +188,10 @@ class GTC(GeneralRecommender):
         if options.popularity:
             self.n_bias_columns = 1
             self.register_buffer("prior", options.popularity * log_popularity(dataset), persistent=False)
+        if options.co_occurrence:
+            companions, shares = co_occurring_items(dataset, options.co_occurrence_damping)
+            self.register_buffer("companions", companions, persistent=False)
+            self.register_buffer("companion_scores", options.co_occurrence * shares, persistent=False)
         self.graph = self.interaction_graph(dataset)
         if options.leave_out:
             self.left_out = EdgesLeftOut(self.graph)
@@ -274,9 +279,9 @@ class GTC(GeneralRecommender):
 
         direct = None
         if options.direct_content:
-            told = reduce(torch.add, [self.direct_layers[view](x) for view, x in self._kept(projected).items()])
-            told = options.direct_content * told
-            direct = Direct(told, propagated(told, False))
+            told = [self.direct_layers[view](x) for view, x in self._kept(projected).items()]
+            direct = options.direct_content * reduce(torch.add, told)
+            items = items + direct
         if self.gated:
             if options.user_embedding:
                 whole = graph.propagate_mean(torch.cat([users, items]), options.n_ui_layers)
@@ -409,10 +414,7 @@ class GTC(GeneralRecommender):
         content = {view: F.embedding(nodes, x) for view, x in views.items()}
         fused_content, generated, after = self.join(nodes, interaction, content)
         there = self._there(nodes)
-        fused = self.fuse(interaction, fused_content, generated, there)
-        if direct is not None:
-            fused = with_direct(fused, F.embedding(nodes, direct.nodes))
-        fused = self._smooth(fused)
+        fused = self._smooth(self.fuse(interaction, fused_content, generated, there))
         user, pos, neg = F.embedding(place, fused)
         aligned = generated if generated and options.generated_in in ("all", "alignment") else content
         ego = batch_rows(batch, self.user_embedding, self.item_embedding)
@@ -430,7 +432,7 @@ class GTC(GeneralRecommender):
             terms["alignment"] = weight * self._align(interaction, aligned, place, there)
         penalty = options.reg_weight * half_squared_l2_over_batch(*ego)
         if direct is not None:
-            told = (F.embedding(items, direct.items) for items in batch[1:])
+            told = (F.embedding(items, direct) for items in batch[1:])
             penalty = penalty + options.direct_reg * half_squared_l2_over_batch(*told)
         return terms | {"reg": penalty}
 
@@ -477,15 +479,22 @@ class GTC(GeneralRecommender):
         return torch.stack(losses).mean() if losses else interaction.new_zeros(())
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        interaction, content, direct, _ = self.encode()
+        interaction, content, _, _ = self.encode()
         fused_content, generated, _ = self.join(None, interaction, content)
-        fused = self.fuse(interaction, fused_content, generated, self.present)
-        fused = self._smooth(fused if direct is None else with_direct(fused, direct.nodes))
+        fused = self._smooth(self.fuse(interaction, fused_content, generated, self.present))
         users, items = fused.split([self.n_users, self.n_items])
         if self.options.popularity:  # one more column, so that the product of both sides is the score
             users = torch.cat([users, users.new_ones(self.n_users, 1)], dim=1)
             items = torch.cat([items, self.prior[:, None].to(items)], dim=1)
         return users, items
+
+    def adjusted(self, scores: Tensor, users: Tensor) -> Tensor:
+        """`scores` [B, I] of users [B], in place with what `co_occurrence` adds."""
+        if self.options.co_occurrence:
+            # How far products differ changes over training: what is added keeps its place beside them.
+            added = self.companion_scores[users].to(scores) * scores.std(dim=1, correction=0, keepdim=True)
+            scores.scatter_add_(1, self.companions[users].long(), added)
+        return scores
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Interaction and content embeddings of all nodes as fusion has them, generated ones at the scale of the encoded."""
@@ -497,11 +506,6 @@ class GTC(GeneralRecommender):
             generated = self.options.denoising == "after" and self.options.generated_in == "all"
             found[modality] = x * root_mean_square(content[modality]) if generated else x
         return {name: (x[: self.n_users], x[self.n_users :]) for name, x in found.items()}
-
-
-def with_direct(fused: Tensor, direct: Tensor) -> Tensor:
-    """Representations [B, C] with the direct content [B, D] added; of concatenated views to the first, H^id's."""
-    return fused + F.pad(direct, (0, fused.shape[1] - direct.shape[1]))
 
 
 def expanded(views: list[Tensor], order: float, scale: Tensor) -> tuple[list[Tensor], Tensor]:

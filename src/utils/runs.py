@@ -86,6 +86,15 @@ def write_torch(path: Path, content: Any) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def on_cpu(content: Any) -> Any:
+    """Dictionaries, lists and tuples with their tensors on the CPU, to be read where there is no GPU."""
+    if isinstance(content, torch.Tensor):
+        return content.cpu()
+    if isinstance(content, dict):
+        return {key: on_cpu(value) for key, value in content.items()}
+    return type(content)(map(on_cpu, content)) if isinstance(content, (list, tuple)) else content
+
+
 def read_torch(path: Path) -> Any:
     """Reads what `write_torch` wrote, onto the CPU; nothing but tensors and plain values is accepted.
 

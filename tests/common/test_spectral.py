@@ -1,16 +1,18 @@
-"""Singular vectors of the interactions, and the items' popularity."""
+"""Singular vectors of the interactions, the items' popularity and co-occurrence."""
 
 from __future__ import annotations
 
 import math
 
+import naive
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 from toys import N_ITEMS, N_USERS, toy_dataset
 
-from common.spectral import PRIOR_SHARE, estimated_own_share, log_popularity, spectral_embeddings
+from common import spectral
+from common.spectral import PRIOR_SHARE, co_occurring_items, estimated_own_share, log_popularity, spectral_embeddings
 from utils.dataset import Split
 
 
@@ -76,6 +78,37 @@ def test_popularity_is_the_logarithm_of_the_counts():
     logs = [math.log(1 + count) for count in interactions(data).sum(axis=0)]
     expected = [value - sum(logs) / len(logs) for value in logs]
     np.testing.assert_allclose(log_popularity(data).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("damping", [0, 0.25, 1])
+@pytest.mark.parametrize("most", [4, 100])
+def test_co_occurring_items_are_the_largest_of_the_definition(damping, most, monkeypatch):
+    monkeypatch.setattr(spectral, "MOST_COMPANIONS", most)
+    monkeypatch.setattr(spectral, "USERS_AT_ONCE", 7)
+    data = toy_dataset()
+    taken = np.maximum(interactions(data).sum(axis=0), 1)
+    expected = naive.co_occurrence(data.train.users, data.train.items, N_USERS, N_ITEMS) / taken**damping
+    items, values = co_occurring_items(data, damping)
+    width = min(most, N_ITEMS)
+    assert items.shape == values.shape == (N_USERS, width)
+    assert (items.dtype, values.dtype) == (torch.int32, torch.float32)
+    for user in range(N_USERS):
+        best = sorted(range(N_ITEMS), key=lambda i: (-round(expected[user, i], 6), i))[:width]
+        best = sorted(i for i in best if expected[user, i])
+        found = items[user, : len(best)].tolist()
+        assert values[user, : len(best)].tolist() == pytest.approx(expected[user, found], rel=1e-5)
+        assert values[user].sum().item() == pytest.approx(expected[user, best].sum(), rel=1e-5), (
+            "none larger is left out"
+        )
+        assert len(set(found)) == len(found), "an item stands once"
+        assert not items[user, len(best) :].any()
+    assert not values[-1].any(), "who took nothing has no companions"
+
+
+def test_the_largest_are_taken_in_order_and_the_first_among_equals():
+    values = np.array([1, 3, 2, 3, 2, 0, 2], dtype=np.float32)
+    for count, places in ((1, [1]), (2, [1, 3]), (3, [1, 2, 3]), (4, [1, 2, 3, 4]), (7, [*range(7)]), (9, [*range(7)])):
+        assert spectral._largest(values, count).tolist() == places
 
 
 class Planted:

@@ -30,7 +30,7 @@ PAPER = {
     "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "learn_temperature": True,
     "alignment": "total_correlation", "aligned_views": "modalities", "tc_nodes": "items", "tc_batch": 512,
     "tc_scaled": False, "spectral_scale": 0.0, "popularity": 0.0, "user_embedding": True, "leave_out": False,
-    "direct_content": 0.0,
+    "direct_content": 0.0, "co_occurrence": 0.0,
 }  # fmt: skip
 PATHS = ("one_step", "ddim", "ddpm")
 
@@ -448,6 +448,8 @@ CHOICES = {
     "Xavier's start": {"spectral_scale": 0.0},
     "spectral start, undamped": {"spectral_power": 0.0},
     "no prior": {"popularity": 0.0},
+    "no co-occurrence": {"co_occurrence": 0.0},
+    "co-occurrence, undamped, beside no prior": {"popularity": 0.0, "co_occurrence_damping": 0.0},
     "users with embeddings": {"user_embedding": True},
     "users of their items, projected": PAPER | {"user_embedding": False},
     "a batch's own interactions kept": {"leave_out": False},
@@ -526,8 +528,7 @@ class Gated:
                 layers.append(graph @ layers[-1])
             return np.mean(layers, axis=0)
 
-        self.h = propagated(users, items)
-        direct = propagated(np.zeros_like(users), self.options.direct_content * told)
+        self.h = propagated(users, items + self.options.direct_content * told)
         self.content = {}
         for view, y in projected.items():
             gate = self.has[view][N_USERS:, None] / (
@@ -545,13 +546,17 @@ class Gated:
             w, b = p[f"preferences.{view}.weight"], p[f"preferences.{view}.bias"]
             side += c / (1 + np.exp(-(self.h @ w.T + b)))
         views = np.array([self.has[view] for view in self.content]).sum(axis=0)  # that each node has
-        self.z = self.h + side / np.maximum(views, 1)[:, None] + direct
+        self.z = self.h + side / np.maximum(views, 1)[:, None]
         taken = [
             len({u for u, j in zip(data.train.users, data.train.items, strict=True) if j == i}) for i in range(N_ITEMS)
         ]
         logs = [math.log(1 + n) for n in taken]
         self.prior = self.options.popularity * (np.array(logs) - sum(logs) / N_ITEMS)
         self.ego, self.told = (users, items), self.options.direct_content * told
+        shares = naive.co_occurrence(data.train.users, data.train.items, N_USERS, N_ITEMS)
+        damped = np.array(shares) / np.array([max(n, 1) ** self.options.co_occurrence_damping for n in taken])
+        products = self.z[:N_USERS] @ self.z[N_USERS:].T + self.prior
+        self.scores = products + self.options.co_occurrence * products.std(axis=1, keepdims=True) * damped
 
     def nearest(self, raw, has):
         """Cosines to the k nearest items, the item itself first; an item of zeros has itself alone, a missing one nobody."""
@@ -593,14 +598,17 @@ class Gated:
     ("missing", "knn_k", "share", "scaled", "popularity"),
     [(False, 3, 0, False, 0), (False, 3, 0.3, True, 0.5), (True, 3, 0.3, True, 1), (True, 0, 0.3, True, 0)],
 )
-@pytest.mark.parametrize(("own_users", "leave_out", "direct_content"), [(True, False, 0), (False, True, 0.7)])
+@pytest.mark.parametrize(
+    ("own_users", "leave_out", "direct_content", "co_occurrence"), [(True, False, 0, 0), (False, True, 0.7, 3)]
+)
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
 def test_default_is_that_of_its_formulas(
-    modalities, own_users, leave_out, direct_content, missing, knn_k, share, scaled, popularity
+    modalities, own_users, leave_out, direct_content, co_occurrence, missing, knn_k, share, scaled, popularity
 ):
     data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
     options = {"knn_k": knn_k, "own_share": share, "tc_scaled": scaled, "popularity": popularity}
     options |= {"user_embedding": own_users, "leave_out": leave_out, "direct_content": direct_content}
+    options |= {"co_occurrence": co_occurrence, "co_occurrence_damping": 0.4}
     model = on_double(build("GTC", data, **WEIGHTS, **options))
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -609,10 +617,9 @@ def test_default_is_that_of_its_formulas(
     batch = one_batch(data, 12)
     expected = Gated(model, data, batch.tolist()).loss(batch)
     assert values(model.train().calculate_loss(batch)) == pytest.approx(expected, rel=1e-4)
-    reference = Gated(model, data)
-    z = torch.from_numpy(reference.z)
-    expected = z[:N_USERS] @ z[N_USERS:].T + torch.from_numpy(reference.prior)
-    torch.testing.assert_close(all_scores(model), expected, rtol=1e-3, atol=1e-4)
+    found = all_scores(model)
+    expected = torch.from_numpy(Gated(model, data).scores)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_views", [3, 4])
@@ -650,7 +657,7 @@ def test_softmax_fusion_is_the_released_one_and_refuses_other_numbers_of_modalit
 
 def test_interaction_only_is_lightgcn():
     data = toy_dataset()
-    options = {"fusion": "interaction", "alignment": "off", "denoising": "off", "n_ui_layers": 2, "popularity": 0.0}
+    options = {"fusion": "interaction", "alignment": "off", "n_ui_layers": 2, "popularity": 0.0, "co_occurrence": 0.0}
     gtc, lightgcn = build("GTC", data, **options), build("LightGCN", data, n_ui_layers=2)
     with torch.no_grad():
         lightgcn.user_embedding.copy_(gtc.user_embedding)
@@ -686,7 +693,7 @@ def test_rows_of_items_that_lack_a_modality_have_no_influence(options):
 def test_without_any_content_it_is_lightgcn(choice):
     data = toy_dataset()
     data.present = {m: np.zeros(N_ITEMS, dtype=bool) for m in BOTH}
-    gtc = build("GTC", data, **(CHOICES[choice] | {"n_ui_layers": 2, "popularity": 0.0}))
+    gtc = build("GTC", data, **(CHOICES[choice] | {"n_ui_layers": 2, "popularity": 0.0, "co_occurrence": 0.0}))
     terms = gtc.train().calculate_loss(one_batch(data))
     assert [values(terms).get(name, 0) for name in ("generation", "alignment")] == [0, 0]
     lightgcn = build("LightGCN", data, n_ui_layers=2)
