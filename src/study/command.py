@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from common.trainer import Trainer
 from study.execute import How, execute, unfinished
 from study.plan import Scores, Trial, plan
 from study.results import load, read_json
-from study.spec import Study, read_study
+from study.spec import Study, changed, read_study
 from utils.cli import take_apart, whole_number
 from utils.config import Request, data_folder
 from utils.dataloader import TrainLoader
@@ -30,6 +31,8 @@ usage: main.py study FILE.yaml [options]
 Runs every trial of a study that is not done yet and writes its report; see docs/studies.md.
 
 options:
+  -d, --dataset NAME ...   these data sets in place of the file's; the study is then called NAME-DATASET
+  --seed N ...             these seeds in place of the file's
   --dry_run                say what would run and for how long, from one measured epoch each
   --workers N              processes that share the trials; 0 (default): this one
   --threads_per_worker N   CPU threads of a trial (default 1, so that any number of workers gives the same bits)
@@ -47,6 +50,7 @@ FLAGS = ("dry_run", "retry_failed", "rerun_changed", "keep_checkpoints", "quiet"
 OPTIONS = (
     "workers", "threads_per_worker", "launcher", "address", "output_dir", "data_path", "cache_dir", "device"
 )  # fmt: skip
+CHANGES = {"dataset": "datasets", "seed": "seeds"}  # options to the keys of the file that they replace
 
 
 def study_command(arguments: list[str]) -> int:
@@ -58,10 +62,16 @@ def study_command(arguments: list[str]) -> int:
         raise UserError("study: the study file is missing; usage: main.py study FILE.yaml [options]")
     file, words = Path(arguments[0]).expanduser(), take_apart(arguments[1:], FLAGS)
     problems = [
-        f"study: unknown option --{name}{nearest(name, [*FLAGS, *OPTIONS])}"
+        f"study: unknown option --{name}{nearest(name, [*FLAGS, *OPTIONS, *CHANGES])}"
         for name in words.options
-        if name not in OPTIONS
+        if name not in OPTIONS and name not in CHANGES
     ]
+    changes: dict[str, Any] = {key: words.options[word] for word, key in CHANGES.items() if word in words.options}
+    if "seeds" in changes:
+        changes["seeds"] = [whole_number("study", "seed", 0, word, problems) for word in changes["seeds"]]
+    for word, key in CHANGES.items():
+        if changes.get(key) == []:
+            problems.append(f"study: --{word} needs a value")
     given = {name: words.one(name) for name in words.options if name in OPTIONS}
     workers = whole_number("study", "workers", 0, given.get("workers") or "0", problems)
     threads = whole_number("study", "threads_per_worker", 1, given.get("threads_per_worker") or "1", problems)
@@ -88,6 +98,7 @@ def study_command(arguments: list[str]) -> int:
         places,
         How(workers, launcher, given.get("address"), **flags),
         "dry_run" in words.flags,
+        changes,
     )
 
 
@@ -101,7 +112,14 @@ def report_command(arguments: list[str]) -> int:
     return make_report(Path(arguments[0]).expanduser())
 
 
-def run_study(file: Path, output: Path | None, places: Mapping[str, Any], how: How, dry_run: bool) -> int:
+def run_study(
+    file: Path,
+    output: Path | None,
+    places: Mapping[str, Any],
+    how: How,
+    dry_run: bool,
+    changes: Mapping[str, Any] | None = None,
+) -> int:
     """Runs what is left of a study and writes its report; returns the exit code, 1 if a trial failed or diverged.
 
     Args:
@@ -110,12 +128,14 @@ def run_study(file: Path, output: Path | None, places: Mapping[str, Any], how: H
         places: data_path, device, threads as given.
         how: workers and launcher.
         dry_run: only say what would be run.
+        changes: keys of the file that are replaced.
 
     Raises:
         UserError: for what is wrong with the file or the folder, before anything runs.
     """
     data = data_folder(Request([], [], {k: v for k, v in places.items() if k == "data_path" and v}))
-    study = read_study(file, data)
+    changes = changes or {}
+    study = read_study(file, data, changes)
     folder = (output or PROJECT / "runs") / "studies" / study.name
     settings = {"data_path": str(data), "output_dir": str(folder), "threads": 1}
     settings |= {key: value for key, value in places.items() if value is not None}
@@ -125,7 +145,7 @@ def run_study(file: Path, output: Path | None, places: Mapping[str, Any], how: H
         _describe(study, trials, folder)
         return 0
     while True:
-        _keep_plan(study, trials, folder, file)
+        _keep_plan(study, trials, folder, file, changes)
         execute(trials, folder, how)
         further = plan(study, settings, *_known(study, folder))  # tpe: the next generation; other seeds of the best
         if len(further) == len(trials):
@@ -161,7 +181,7 @@ def _data_of(folder: Path) -> Path | None:
     return Path(places["data_path"]) if isinstance(places, dict) and "data_path" in places else None
 
 
-def _keep_plan(study: Study, trials: Sequence[Trial], folder: Path, file: Path) -> None:
+def _keep_plan(study: Study, trials: Sequence[Trial], folder: Path, file: Path, changes: Mapping[str, Any]) -> None:
     """Writes the study's file and plan into its folder.
 
     Raises:
@@ -177,7 +197,9 @@ def _keep_plan(study: Study, trials: Sequence[Trial], folder: Path, file: Path) 
             f"{gone[0]['label']} on {gone[0]['dataset']}, {gone[0]['point']}, seed {gone[0]['seed']}): a study may grow, "
             "not change; give it another name"
         )
-    if file.resolve() != (folder / "study.yaml").resolve():
+    if changes:
+        write_bytes(folder / "study.yaml", yaml.safe_dump(changed(file, changes), sort_keys=False).encode())
+    elif file.resolve() != (folder / "study.yaml").resolve():
         write_bytes(folder / "study.yaml", file.read_bytes())
     write_json(folder / "places.json", {"data_path": trials[0].config["data_path"]})
     write_json(folder / "plan.json", now)

@@ -109,17 +109,18 @@ class Study:
         return self.seeds[: self.search.seeds]
 
 
-def read_study(path: Path, data_path: Path | None = None) -> Study:
+def read_study(path: Path, data_path: Path | None = None, changes: Mapping[str, Any] | None = None) -> Study:
     """Reads and checks a study file.
 
     Args:
         path: the YAML file.
         data_path: the folder of data sets; None: as without --data_path.
+        changes: `datasets` and `seeds` in place of the file's, as `changed` lays them over it.
 
     Raises:
         UserError: with every mistake in it, one line each.
     """
-    content = read_yaml(path, str(path))
+    content = changed(path, changes or {})
     known = ("name", "title", "datasets", "seeds", "settings", "search", "entries", "reference", "report")
     reader = _Reader(path.name)
     reader.unknown(content, known, "")
@@ -157,6 +158,18 @@ def read_study(path: Path, data_path: Path | None = None) -> Study:
     if reader.problems:
         raise UserError(*reader.problems)
     return study
+
+
+def changed(path: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a study file with some keys replaced; with other data sets it is another study, and named so.
+
+    Raises:
+        UserError: if it is no YAML mapping.
+    """
+    content = read_yaml(path, str(path))
+    if "datasets" in changes:
+        content["name"] = "-".join([str(content.get("name", path.stem)), *changes["datasets"]])
+    return {**content, **changes}
 
 
 class _Reader:
