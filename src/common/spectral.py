@@ -67,13 +67,19 @@ MOST_COMPANIONS = 100  # of a user; what an evaluation lists are the first 50 or
 USERS_AT_ONCE = 1024
 
 
-def co_occurring_items(dataset: Dataset, damping: float) -> tuple[Tensor, Tensor]:
-    """The items that other users took together with a user's own, and how much: the mean over own items j of
-    sum_v 1 / n_v over the users v who took both j and i, divided by n_i^damping, n the numbers of interactions.
+def co_occurrence_bytes(dataset: Dataset) -> int:
+    """The most that `co_occurring_items` takes while it counts: 20 for each pair of a user's items, or of all items."""
+    taken = np.bincount(_pairs(dataset)[0], minlength=1).astype(np.float64)
+    return 20 * int(min(np.square(taken).sum(), float(dataset.n_items) ** 2))
 
-    That is a random walk from the user over an own item and another user to an item, but for its step to that user, which
-    is not weighed by the own item's popularity. Only training interactions count, each pair once; own items are left out.
-    Computed on the CPU, kept in the data set's cache.
+
+def co_occurring_items(dataset: Dataset, damping: float) -> tuple[Tensor, Tensor]:
+    """The items that other users took together with a user's own, and how much.
+
+    Of user u and item i: the mean over u's items j of sum_v 1 / n_v over the users v who took both j and i, divided by
+    n_i^damping; n are numbers of interactions. That is a random walk from the user over an own item and another user to
+    an item, but for its step to that user, which is not weighed by the own item's popularity. Only training interactions
+    count, each pair once; own items are left out. Computed on the CPU, kept in the data set's cache.
 
     Args:
         damping: at least 0.

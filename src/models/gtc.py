@@ -45,7 +45,13 @@ from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_
 from common.missing import view_presence, without_fills, without_items
 from common.neighbours import cosine_graph, mixed_item_graph, normalize_by_row_sums
 from common.scoring import batch_rows
-from common.spectral import co_occurring_items, estimated_own_share, log_popularity, spectral_embeddings
+from common.spectral import (
+    co_occurrence_bytes,
+    co_occurring_items,
+    estimated_own_share,
+    log_popularity,
+    spectral_embeddings,
+)
 from common.user_graph import UserGraph
 from utils.errors import UserError
 from utils.schema import fill, setting
@@ -232,6 +238,13 @@ class GTC(GeneralRecommender):
             self.final_items = SparseMatrix(graph)
         if options.final_user_k:
             self.final_users = UserGraph(dataset, options.final_user_k, padding="none")
+
+    @classmethod
+    def memory_needed(cls, config: Mapping[str, Any], dataset: Dataset) -> dict[str, int]:
+        needed = super().memory_needed(config, dataset)
+        if config["co_occurrence"]:
+            needed["pairs of items that users took (co_occurrence: 0 has none)"] = co_occurrence_bytes(dataset)
+        return needed
 
     @torch.no_grad()
     def _start_spectrally(self, dataset: Dataset) -> None:

@@ -16,7 +16,19 @@ import torch
 import torch.nn.functional as F
 from helpers import problems_of
 from naive import dot, rows_of, sigmoid, unit
-from toys import BOTH, N_ITEMS, N_USERS, WIDTHS, all_scores, build, on_double, one_batch, total, toy_dataset
+from toys import (
+    BOTH,
+    N_ITEMS,
+    N_USERS,
+    WIDTHS,
+    all_scores,
+    build,
+    make_config,
+    on_double,
+    one_batch,
+    total,
+    toy_dataset,
+)
 
 from models.gtc import expanded
 from utils.config import read_yaml
@@ -707,3 +719,11 @@ def test_variants_know_their_keys():
     known = {*keys_of(model_class("GTC").settings), *keys_of(TrainSettings)}
     for path in VARIANTS.glob("*.yaml"):
         assert set(read_yaml(path, path.name)) <= known, path.name
+
+
+def test_memory_of_co_occurrence_is_asked_for_before_a_run():
+    data = toy_dataset()
+    counts = np.bincount(data.train.users)
+    expected = 20 * min(sum(int(n) ** 2 for n in counts), N_ITEMS**2)
+    assert sum(model_class("GTC").memory_needed(make_config("GTC"), data).values()) == expected
+    assert not model_class("GTC").memory_needed(make_config("GTC", co_occurrence=0.0), data)
