@@ -111,7 +111,7 @@ class Drawing:
     below: float = 0.0  # height of what stands below the axis
 
     def __post_init__(self) -> None:
-        lines = _wrapped(self.title, WIDTH - 20, FONT + 2)
+        lines = wrapped(self.title, WIDTH - 20, FONT + 2)
         self.top = 10 + 18 * len(lines) + 6
         self.bottom = self.top + PLOT_HEIGHT
         self.y = self._scale(self.y_axis, self.ys, self.bottom, self.top)
@@ -183,9 +183,7 @@ class Drawing:
         self, x: float, y: float, text: str, anchor: str = "start", size: int = FONT, bold: bool = False, turn: int = 0
     ) -> None:
         """A text at a point."""
-        extra = (' font-weight="bold"' if bold else "") + (f' font-size="{size}"' if size != FONT else "")
-        extra += f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
-        self.add(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(text)}</text>')
+        self.add(written(x, y, text, anchor, size, bold, turn))
 
     def error_bar(self, x: float, value: float, spread: float) -> None:
         """An error bar at x pixels."""
@@ -246,18 +244,31 @@ class Drawing:
 
     def text(self) -> str:
         """The whole chart."""
-        height = self.bottom + self.below + 16
         defs = f"<defs>{''.join(self.patterns.values())}</defs>" if self.patterns else ""
-        description = escape(f"{self.title}. Across: {self.x_axis.label}. Up: {self.y_axis.label}.")
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
-            f'height="{height:.0f}" role="img" font-family="Helvetica, Arial, sans-serif" font-size="{FONT}" fill="{INK}">'
-            f"<title>{escape(self.title)}</title><desc>{description}</desc>{defs}"
-            f'<rect width="{WIDTH}" height="{height:.0f}" fill="#ffffff"/>' + "\n".join(self.parts) + "</svg>\n"
-        )
+        description = f"{self.title}. Across: {self.x_axis.label}. Up: {self.y_axis.label}."
+        return framed(self.title, description, self.bottom + self.below + 16, defs, self.parts)
 
 
-def _wrapped(text: str, width: float, size: float) -> list[str]:
+def framed(title: str, description: str, height: float, defs: str, parts: Sequence[str]) -> str:
+    """A chart of the usual width around its parts."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
+        f'height="{height:.0f}" role="img" font-family="Helvetica, Arial, sans-serif" font-size="{FONT}" fill="{INK}">'
+        f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{defs}"
+        f'<rect width="{WIDTH}" height="{height:.0f}" fill="#ffffff"/>' + "\n".join(parts) + "</svg>\n"
+    )
+
+
+def written(
+    x: float, y: float, text: str, anchor: str = "start", size: int = FONT, bold: bool = False, turn: int = 0
+) -> str:
+    """A text at a point."""
+    extra = (' font-weight="bold"' if bold else "") + (f' font-size="{size}"' if size != FONT else "")
+    extra += f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(text)}</text>'
+
+
+def wrapped(text: str, width: float, size: float) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         if lines and text_width(f"{lines[-1]} {word}", size) <= width:

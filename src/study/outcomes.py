@@ -5,25 +5,51 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from study.canvas import COLOURS
 from study.figure import OVER, Figure, figure, metric_name, shown_metrics, with_best
 from study.select import Chosen, Tried, mean_and_spread, missing_shares
 from study.spec import Study
-from study.svg import Axis, Series, bar_chart, line_chart, scatter
+from study.svg import Axis, Series, bar_chart, line_chart, row_chart, scatter
 
 MIB = 2**20
+MOST_BARS = len(COLOURS)  # side by side: more entries than colours are told apart by their rows
 
 
 def ablation(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
-    metrics = shown_metrics(study)
+    """Test metrics of the entries: grouped bars, or for many entries a figure for each metric with a row for each."""
+    metrics, rows = shown_metrics(study), with_best(chosen)
+    title, caption = f"Entries on {dataset}", f"Test results of the entries on {dataset}; {OVER}."
+    if len(rows) > MOST_BARS:
+        return [
+            _in_rows(
+                study,
+                "ablation",
+                [dataset, metric],
+                title,
+                f"test {metric_name(metric)} (share, 0 to 1)",
+                [(one.label, mean_and_spread(best.test(metric))) for _, one, best in rows],
+            )
+            for metric in metrics
+        ]
     bars = []
-    for number, one, best in with_best(chosen):
+    for number, one, best in rows:
         values = [mean_and_spread(best.test(metric)) for metric in metrics]
         bars.append(Series(one.label, [m for m, _ in values], spread=[s or 0.0 for _, s in values], number=number))
     x = Axis("test metric", categories=tuple(metric_name(metric) for metric in metrics))
     y = Axis("value (share, 0 to 1)", zero=True)
-    caption = f"Test results of the entries on {dataset}; {OVER}."
-    title = f"Entries on {dataset}"
     return [figure("ablation", [dataset], caption, lambda name: bar_chart(name, title, x, y, bars))] if bars else []
+
+
+def _in_rows(
+    study: Study,
+    kind: str,
+    parts: list[str],
+    title: str,
+    across: str,
+    rows: list[tuple[str, tuple[float, float | None]]],
+) -> Figure:
+    told = [(label, value, spread or 0.0) for label, (value, spread) in rows]
+    return figure(kind, parts, f"{title}; {OVER}.", lambda _: row_chart(title, across, told, study.reference))
 
 
 def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
@@ -33,7 +59,7 @@ def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
     metric = next((m for m in study.report.metrics if m == "recall@20"), "")
     metric = metric or next((m for m in study.report.metrics if m.startswith("recall@")), "recall@20")
     for grouping in groupings:
-        found = {}
+        found: dict[tuple[int, str], dict[str, tuple[float, float | None]]] = {}
         for number, one, best in rows:
             told = [t.metrics.get("groups", {}).get(grouping) or {} for t in best.trials]
             found[number, one.label] = {
@@ -44,6 +70,15 @@ def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
         names = list(dict.fromkeys(name for values in found.values() for name in values))
         if not names:
             continue
+        words = grouping.replace("_", " ")
+        title = f"{metric_name(metric)} by {words} on {dataset}"
+        if len(found) > MOST_BARS:
+            across = f"test {metric_name(metric)} (share, 0 to 1)"
+            for name in names:
+                each = [(label, values[name]) for (_, label), values in found.items() if name in values]
+                of = f"{title}: {name}"
+                figures.append(_in_rows(study, "groups", [dataset, grouping, name], of, across, each))
+            continue
         bars = [
             Series(
                 label,
@@ -53,13 +88,11 @@ def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
             )
             for (number, label), values in found.items()
         ]
-        words = grouping.replace("_", " ")
         unit = " interactions"  # written once, at the axis
         shared = all(name.endswith(unit) for name in names)
         shown = tuple(name.removesuffix(unit) if shared else name for name in names)
         x = Axis(f"{words} ({'training interactions' if shared else 'group'})", categories=shown)
         y = Axis(f"test {metric_name(metric)} (share, 0 to 1)", zero=True)
-        title = f"{metric_name(metric)} by {words} on {dataset}"
 
         def chart(name: str, t: str = title, x: Axis = x, y: Axis = y, b: list[Series] = bars) -> str:
             return bar_chart(name, t, x, y, b)

@@ -10,7 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from study.canvas import COLOURS, FONT, INK, MARKERS, Axis, Drawing, marker_at, path_of, text_width
+from study.canvas import (
+    COLOURS,
+    FAINT,
+    FONT,
+    INK,
+    MARKERS,
+    WIDTH,
+    Axis,
+    Drawing,
+    Scale,
+    framed,
+    marker_at,
+    path_of,
+    text_width,
+    wrapped,
+    written,
+)
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2 1 2")
 
@@ -90,6 +106,44 @@ def bar_chart(name: str, title: str, x: Axis, y: Axis, series: Sequence[Series])
     ]
     drawing.legend([(one.label, key) for one, key in zip(series, keys, strict=True)])
     return drawing.text()
+
+
+ROW = 20  # pixels from one row to the next
+
+
+def row_chart(title: str, across: str, rows: Sequence[tuple[str, float, float]], marked: str | None = None) -> str:
+    """Rows (label, value, spread), each a level bar with an error bar, named beside it and its value written behind.
+
+    For more entries than colours and hatches tell apart; bars begin at 0, that of the label `marked` has another colour.
+    """
+    lines = wrapped(title, WIDTH - 20, FONT + 2)
+    parts = [written(WIDTH / 2, 24 + 18 * k, line, "middle", FONT + 2, bold=True) for k, line in enumerate(lines)]
+    top = 16.0 + 18 * len(lines)
+    bottom = top + ROW * len(rows) + 6
+    left = 24 + max(text_width(label) for label, _, _ in rows)
+    high = max(max(value + spread for _, value, spread in rows), 0.0) or 1.0
+    low = min(0.0, *(value - spread for _, value, spread in rows))
+    x = Scale(low, high, False, left, WIDTH - 66.0)
+    for value, word in x.ticks():
+        parts.append(f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{top}" y2="{bottom}" stroke="{FAINT}"/>')
+        parts.append(written(x(value), bottom + 17, word, "middle"))
+    for k, (label, value, spread) in enumerate(rows):
+        middle = top + ROW * (k + 0.5) + 3
+        parts.append(written(left - 8, middle + 4, label, "end"))
+        begin, end = sorted((x(0.0), x(value)))
+        fill, said = COLOURS[1 if label == marked else 0], escape(f"{label}: {value:.4g}")
+        parts.append(
+            f'<rect x="{begin:.1f}" y="{middle - 6:.1f}" width="{end - begin:.1f}" height="12" fill="{fill}" '
+            f'stroke="{INK}" stroke-width="0.6"><title>{said}</title></rect>'
+        )
+        if spread > 0:
+            at, to = x(value - spread), x(value + spread)
+            path = f"M{at:.1f},{middle - 3:.1f}v6M{at:.1f},{middle:.1f}H{to:.1f}m0,-3v6"
+            parts.append(f'<path d="{path}" fill="none" stroke="{INK}" stroke-width="1"/>')
+        parts.append(written(x(max(value + spread, 0.0)) + 6, middle + 4, f"{value:.4f}"))
+    parts.append(f'<path d="M{x(0.0):.1f},{top}V{bottom}H{x.end}" fill="none" stroke="{INK}"/>')
+    parts.append(written((left + x.end) / 2, bottom + 37, across, "middle"))
+    return framed(title, f"{title}. Across: {across}. A row for each entry.", bottom + 50, "", parts)
 
 
 def scatter(name: str, title: str, x: Axis, y: Axis, points: Sequence[tuple[int, str, float, float]]) -> str:

@@ -280,6 +280,22 @@ def test_figures_of_an_earlier_report_go(tmp_path):
     assert list(figures.iterdir()) == []
 
 
+def test_more_entries_than_colours_are_rows_of_a_figure_for_each_metric_and_group(tmp_path):
+    labels = [f"entry {k}" for k in range(8)]
+    grouped = {"groups": {"signal": {"joint": {"recall@20": 0.2}, "separate": {"recall@20": 0.3}}}}
+    results = [make_trial(tmp_path, label, 1, 0.5, 0.25, metrics=grouped) for label in labels]
+    study = make_study(labels, seeds=(1,), reference=labels[3], figures=("ablation", "groups"))
+    write_report(study, results, tmp_path / "report")
+    found = {path.name: path.read_text() for path in (tmp_path / "report" / "figures").iterdir()}
+    assert set(found) == {
+        "ablation-demo-recall_20.svg", "ablation-demo-ndcg_20.svg", "groups-demo-signal-joint.svg",
+        "groups-demo-signal-separate.svg",
+    }  # fmt: skip
+    assert all(f">{label}</text>" in svg for svg in found.values() for label in labels)
+    assert found["groups-demo-signal-joint.svg"].count("entry 3: 0.2<") == 1
+    assert found["groups-demo-signal-separate.svg"].count("entry 3: 0.3<") == 1
+
+
 def test_mixture_is_refused_and_nothing_written(tmp_path):
     study, results = two_entries(tmp_path)
     other = dataclasses.replace(results[0], manifest={**results[0].manifest, "protocol": "strict"})

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from study.canvas import COLOURS, FONT, HATCHES, MARKERS, WIDTH, Scale, text_width
-from study.svg import DASHES, Axis, Series, bar_chart, line_chart, scatter
+from study.svg import DASHES, Axis, Series, bar_chart, line_chart, row_chart, scatter
 
 SVG = "{http://www.w3.org/2000/svg}"
 LABELS = ["FREEDOM", "SMORE", "GRCN", "LATTICE", "BM3", "PGL", "SLMRec", "LGMRec", "MGCN", "DRAGON", "GTC <w/o> & TC"]
@@ -34,6 +34,9 @@ CHARTS = {
     "lines": line_chart("a", "Lines & more", Axis("epoch (number)"), RECALL, lines()),
     "few": line_chart("b", "Few", Axis("weight (no unit)", log=True), RECALL, lines(2, 3)),
     "bars": bar_chart("c", "Bars", GROUPS, SHARE, bars()),
+    "rows": row_chart(
+        "Rows & more", "share (0 to 1)", [(label, k / 50, 0.01) for k, label in enumerate(LABELS)], LABELS[1]
+    ),
     "scatter": scatter("d", "Cost", Axis("time (s)", log=True), RECALL, POINTS),
 }
 
@@ -123,6 +126,19 @@ def test_bar_heights_are_proportional_and_missing_bars_are_left_out():
     assert set(heights) == {"A: 1", "A: 3", "B: 2"}
     assert heights["A: 3"] == pytest.approx(3 * heights["A: 1"], abs=0.2)
     assert heights["B: 2"] == pytest.approx(2 * heights["A: 1"], abs=0.2)
+
+
+def test_rows_are_named_proportional_and_one_is_marked():
+    svg = row_chart("t", "Recall (share)", [("A", 0.1, 0.0), ("B < A", 0.3, 0.05), ("C", -0.1, 0.0)], "B < A")
+    rects = [n for n in ET.fromstring(svg).iter(f"{SVG}rect") if n.find(f"{SVG}title") is not None]
+    widths = [float(n.get("width", 0)) for n in rects]
+    assert [n.findtext(f"{SVG}title") for n in rects] == ["A: 0.1", "B < A: 0.3", "C: -0.1"]
+    assert widths[1] == pytest.approx(3 * widths[0], abs=0.2)
+    assert widths[2] == pytest.approx(widths[0], abs=0.2)
+    assert [n.get("fill") for n in rects] == [COLOURS[0], COLOURS[1], COLOURS[0]]
+    texts = [n.text for n in ET.fromstring(svg).iter(f"{SVG}text")]
+    assert {"A", "B < A", "C", "0.3000", "Recall (share)"} <= set(texts)
+    assert svg.count("m0,-3v6") == 1, "an error bar where there is a spread"
 
 
 def test_band_where_points_are_many_and_error_bars_where_they_are_few():
