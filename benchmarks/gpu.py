@@ -1,15 +1,16 @@
 """Seconds of an epoch and of an evaluation on a GPU, against GTC as one would write it first, in the same run.
 
-    python benchmarks/gpu.py [--sizes baby sports elec] [--device cuda] [--steps 60] [--dense_gib 40]
+    python benchmarks/gpu.py [--sizes baby sports elec] [--models GTC ...] [--device cuda] [--steps 60] [--dense_gib 40]
 
 Generated data of the sizes of Baby, Sports and Elec, two features of 256 columns, batch 2048, default settings. An epoch
 is the time of `--steps` steps (or of all, where there are fewer) after some unmeasured ones, times the batches of an
 epoch over them; the loader's shuffling and negatives are within. Evaluation: all nodes encoded, full rankings of the
 validation users, all metrics. Memory is the most that PyTorch had allocated on the GPU while training, above the model.
 
-The straightforward GTC has the same parameters and the same BPR loss and penalty, which is checked before it is timed.
-Its graph is built anew in each step, once in sparse COO form and once as a dense matrix; autograd stores each layer; all
-nodes are fused; items are aligned against all items, by a matrix of logits. A dense matrix above `--dense_gib` is not tried.
+The straightforward GTC has the same parameters and the same BPR loss and penalty, which is checked before it is timed,
+where GTC is among `--models` before it. Its graph is built anew in each step, once in sparse COO form and once as a dense
+matrix; autograd stores each layer; all nodes are fused; items are aligned against all items, by a matrix of logits. A
+dense matrix above `--dense_gib` is not tried.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ from utils.quick_start import build_model, make_evaluator, seed_everything
 from utils.synthetic import SIZES
 
 WARM_UP = 8  # steps
-DENOISED = {"denoising": "after", "generated_in": "gates"}
 
 
 class StraightforwardGTC(GTC):
@@ -109,14 +109,21 @@ class StraightforwardGTC(GTC):
         return {"bpr": bpr_loss(*scores), "alignment": weight * sum(losses) / 2, "reg": penalty}
 
 
-class Coo(StraightforwardGTC):
-    """With sparse graphs."""
-
-
-class Dense(StraightforwardGTC):
+class DenseGTC(StraightforwardGTC):
     """With dense graphs."""
 
     dense = True
+
+
+# What is measured: a class of this file or None for the project's own, and settings.
+MODELS: dict[str, tuple[type[StraightforwardGTC] | None, dict[str, Any]]] = {
+    "LightGCN": (None, {}),
+    "GTC": (None, {}),
+    "GTC, amp": (None, {"amp": True}),
+    "GTC, denoised gates": (None, {"denoising": "after", "generated_in": "gates"}),
+    "straightforward, COO": (StraightforwardGTC, {}),
+    "straightforward, dense": (DenseGTC, {}),
+}
 
 
 def waited(device: torch.device) -> float:
@@ -166,30 +173,23 @@ def measure(size: str, arguments: argparse.Namespace) -> None:
     print(f"{size}: {dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.train.users):,} training "
           f"interactions; made in {time.perf_counter() - begin:.0f} s", flush=True)  # fmt: skip
     n = dataset.n_users + dataset.n_items
-    tasks: list[tuple[str, str, dict[str, Any]]] = [
-        ("LightGCN", "LightGCN", {}),
-        ("GTC", "GTC", {}),
-        ("GTC, amp", "GTC", {"amp": True}),
-        ("GTC, denoised gates", "GTC", DENOISED),
-        ("straightforward, COO", "coo", {}),
-        ("straightforward, dense", "dense", {}),
-    ]
     reference = None
-    for name, kind, own in tasks:
-        if kind == "dense" and 4 * n * n > arguments.dense_gib * 2**30:
+    for name in arguments.models:
+        kind, own = MODELS[name]
+        if kind is DenseGTC and 4 * n * n > arguments.dense_gib * 2**30:
             print(f"  {name}: its graph would take {4 * n * n / 2**30:.0f} GiB", flush=True)
             continue
-        config = config_for("LightGCN" if kind == "LightGCN" else "GTC", "demo", **own)
-        if kind in ("coo", "dense"):
+        config = config_for("GTC" if kind else name.partition(",")[0], "demo", **own)
+        if kind:
             seed_everything(config["seed"])
-            model: Any = {"coo": Coo, "dense": Dense}[kind](config, dataset).to(device)
+            model: Any = kind(config, dataset).to(device)
             model.prepare()
         else:
             model = build_model(config, dataset, device)
         loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
         if name == "GTC":
             reference = model
-        elif kind in ("coo", "dense"):
+        elif kind and reference:
             same_losses(reference, model, next(iter(loader.epoch())))
         if cuda:
             torch.cuda.empty_cache()
@@ -207,7 +207,7 @@ def measure(size: str, arguments: argparse.Namespace) -> None:
         line = f"  {name}: epoch {epoch:.2f} s ({1e3 * epoch / len(loader):.1f} ms a step, {made} of {len(loader)})"
         if cuda:
             line += f", {(torch.cuda.max_memory_allocated(device) - before) / 2**30:.2f} GiB above the model's"
-        if kind in ("LightGCN", "GTC") and not own:
+        if not (kind or own):
             evaluator = make_evaluator(config, dataset, "valid", device)
             seconds = []
             for _ in range(2):
@@ -225,6 +225,7 @@ def measure(size: str, arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=["baby", "sports", "elec"])
+    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--dense_gib", type=float, default=40)

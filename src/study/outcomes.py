@@ -18,7 +18,7 @@ MOST_BARS = len(COLOURS)  # side by side: more entries than colours are told apa
 def ablation(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
     """Test metrics of the entries: grouped bars, or for many entries a figure for each metric with a row for each."""
     metrics, rows = shown_metrics(study), with_best(chosen)
-    title, caption = f"Entries on {dataset}", f"Test results of the entries on {dataset}; {OVER}."
+    title = f"Entries on {dataset}"
     if len(rows) > MOST_BARS:
         return [
             _in_rows(
@@ -37,6 +37,7 @@ def ablation(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
         bars.append(Series(one.label, [m for m, _ in values], spread=[s or 0.0 for _, s in values], number=number))
     x = Axis("test metric", categories=tuple(metric_name(metric) for metric in metrics))
     y = Axis("value (share, 0 to 1)", zero=True)
+    caption = f"Test results of the entries on {dataset}; {OVER}."
     return [figure("ablation", [dataset], caption, lambda name: bar_chart(name, title, x, y, bars))] if bars else []
 
 
