@@ -29,7 +29,7 @@ TRAINED = [name for name in MODELS if model_class(name).needs_training]
 GTCS: dict[str, dict[str, Any]] = {
     "as the paper": {
         "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "user_embedding": True,
-        "aligned_views": "modalities", "leave_out": False, "direct_content": 0.0, "spectral_scale": 0.0,
+        "aligned_views": "modalities", "leave_out": False, "content_share": 0.0, "spectral_scale": 0.0,
     },
     "denoised gates": {"denoising": "after", "generated_in": "gates"},
     "denoised before": {"denoising": "before", "generation": "ddim", "generation_steps": 3},

@@ -7,7 +7,7 @@ interactions do not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -42,7 +42,7 @@ def spectral_embeddings(dataset: Dataset, width: int, power: float) -> tuple[Ten
     """
 
     def build() -> dict[str, NDArray[np.float32]]:
-        matrix = _normalized(*_pairs(dataset), dataset.n_users, dataset.n_items)
+        matrix = normalized_interactions(dataset)
         items = leading_directions(matrix, width)  # [I, K]
         items[np.diff(matrix.tocsc().indptr) == 0] = 0  # but for rounding they are
         users = matrix @ items  # singular vectors times singular values
@@ -50,7 +50,7 @@ def spectral_embeddings(dataset: Dataset, width: int, power: float) -> tuple[Ten
         kept = values > NEGLIGIBLE * values.max(initial=0)
         values = values[kept].astype(np.float64)
         sides = {"users": users[:, kept] * values ** (power - 1), "items": items[:, kept] * values**power}
-        return {name: _unit_mean_square(side) for name, side in sides.items()}
+        return {name: unit_mean_square(side) for name, side in sides.items()}
 
     inputs = {"train": dataset.fingerprint["train"], "width": width, "power": power}
     arrays = dataset.derived("spectral-embeddings", 1, inputs, build)
@@ -134,18 +134,24 @@ def _pairs(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return pairs // dataset.n_items, pairs % dataset.n_items
 
 
-def _normalized(users: NDArray[np.int64], items: NDArray[np.int64], n_users: int, n_items: int) -> sp.csr_matrix:
+def normalized_interactions(dataset: Dataset) -> sp.csr_matrix:
+    """D_u^-1/2 R D_i^-1/2 [U, I] of the training interactions, float32."""
+    return _normalized_pairs(*_pairs(dataset), dataset.n_users, dataset.n_items)
+
+
+def _normalized_pairs(users: NDArray[np.int64], items: NDArray[np.int64], n_users: int, n_items: int) -> sp.csr_matrix:
     """D_u^-1/2 R D_i^-1/2 [U, I] of pairs that stand once each, float32."""
     weights = (np.bincount(users)[users] * np.bincount(items)[items].astype(np.float64)) ** -0.5
     return sp.csr_matrix((weights.astype(np.float32), (users, items)), shape=(n_users, n_items))
 
 
-def _unit_mean_square(table: NDArray[np.floating]) -> NDArray[np.float32]:
+def unit_mean_square(table: NDArray[np.floating]) -> NDArray[np.float32]:
+    """`table` over the root of its mean square; zeros as they are."""
     mean_square = np.mean(np.square(table)) if table.size else 0
     return np.ascontiguousarray(table / np.sqrt(mean_square) if mean_square else table, dtype=np.float32)
 
 
-HELD_OUT = 0.2  # share of the training interactions that are predicted from the others
+FOLDS = 5  # one over the share of the training interactions that are predicted from the others
 SPLITS = 2  # different ones, taken together
 RANK = 32  # of the preferences they are predicted by
 MOST_OF_A_USER = 5  # held-out interactions that count, in the mean
@@ -180,21 +186,46 @@ def estimated_own_share(dataset: Dataset, neighbours: sp.csr_matrix, inputs: Map
     return float(dataset.derived("own-share", 1, wanted, build)["share"][0])
 
 
-def _held_out_differences(dataset: Dataset, smooth: sp.csr_matrix, random: np.random.Generator) -> NDArray[np.float64]:
-    """Differences of scores between held-out items and others, by items themselves and by their neighbours: [P, 2]."""
+class HeldOut(NamedTuple):
+    """A part of the training interactions, to be foretold from the others.
+
+    `users` took `items` [P], and not `others` [P], which are as popular in the mean; at most `MOST_OF_A_USER` of a user
+    count, in the mean, and only of users who have others. `matrix` is D_u^-1/2 R D_i^-1/2 of the others [U, I].
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    others: NDArray[np.int64]
+    matrix: sp.csr_matrix
+
+
+def folds(dataset: Dataset, random: np.random.Generator) -> NDArray[np.int64]:
+    """One of five numbers for each distinct training interaction [P]."""
+    return random.integers(0, FOLDS, len(_pairs(dataset)[0]))
+
+
+def held_out(dataset: Dataset, hidden: NDArray[np.bool_] | None, random: np.random.Generator) -> HeldOut:
+    """The distinct training interactions that `hidden` [P] names, or a random fifth of them."""
     users, items = _pairs(dataset)
-    hidden = random.random(len(users)) < HELD_OUT
-    matrix = _normalized(users[~hidden], items[~hidden], dataset.n_users, dataset.n_items)
-    vectors = leading_directions(matrix, RANK).astype(np.float64)
-    preferences = matrix @ vectors
+    if hidden is None:
+        hidden = random.random(len(users)) < 1 / FOLDS
+    matrix = _normalized_pairs(users[~hidden], items[~hidden], dataset.n_users, dataset.n_items)
     user, item = users[hidden], items[hidden]
     other = random.permutation(item)
     counts = np.bincount(user, minlength=dataset.n_users)[user]
     taken = np.isin(user * dataset.n_items + other, users * dataset.n_items + items)
-    use = ~taken & preferences[user].any(axis=1) & (random.random(len(user)) * counts < MOST_OF_A_USER)
-    user, item, other = user[use], item[use], other[use]
+    use = ~taken & (np.diff(matrix.indptr)[user] > 0) & (random.random(len(user)) * counts < MOST_OF_A_USER)
+    return HeldOut(user[use], item[use], other[use], matrix)
+
+
+def _held_out_differences(dataset: Dataset, smooth: sp.csr_matrix, random: np.random.Generator) -> NDArray[np.float64]:
+    """Differences of scores between held-out items and others, by items themselves and by their neighbours: [P, 2]."""
+    split = held_out(dataset, None, random)
+    vectors = leading_directions(split.matrix, RANK).astype(np.float64)
+    preferences = (split.matrix @ vectors)[split.users]
     tables = (vectors, smooth @ vectors)
-    return np.stack([(preferences[user] * (v[item] - v[other])).sum(axis=1) for v in tables], axis=1)
+    gaps = np.stack([(preferences * (v[split.items] - v[split.others])).sum(axis=1) for v in tables], axis=1)
+    return gaps[preferences.any(axis=1)]
 
 
 def _share_of_first(differences: NDArray[np.float64]) -> float:

@@ -9,8 +9,8 @@ A diffusion model per modality, conditioned on the interaction embedding of the 
 representation of them (Eq. 10), and BPR ranks (Eq. 11) by products of these and, with `popularity`, a prior on items.
 L = L_BPR + diff_weight L_gen + tc_weight L_align + reg_weight ||Theta||^2 (Eq. 12).
 Beside the paper: with `leave_out` the graph of a training step lacks the batch's own interactions, as it will lack those
-that are to be foretold; without `user_embedding` users are what their items make them; `direct_content` adds a linear
-function of the items' content to their initial embeddings; `popularity` and `co_occurrence` add to the scores what
+that are to be foretold; without `user_embedding` users are what their items make them; `content_share` adds to the
+items' initial embeddings what their content foretells of them; `popularity` and `co_occurrence` add to the scores what
 counting the training interactions tells.
 
 Source: "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation" (arXiv 2604.03014).
@@ -36,6 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
+from common.content_spectrum import content_spectrum, estimated_content_share
 from common.diffusion import Denoiser, LinearSchedule, root_mean_square
 from common.features import standardized_features
 from common.graph import EdgesLeftOut, SparseMatrix, SparseSymmetric
@@ -74,10 +75,16 @@ class GTCConfig:
     content: str = setting("what the content views are made of", choices=("gated", "projected"))
     user_embedding: bool = setting("users have an embedding of their own; without, they are what their items make them")
     leave_out: bool = setting("in training, leave a batch's own interactions out of the user-item graph")
-    direct_content: float = setting(
-        "weight of the items' projected content in their initial embeddings for the interaction view; 0: none", low=0
+    content_share: float | None = setting(
+        "how much content may stand for items in their initial embeddings for the interaction view; 0: none, null: "
+        "estimated from the training split",
+        low=0,
+        high=0.99,
     )
-    direct_reg: float = setting("weight of half the squared norms of the direct content of the batch's items", low=0)
+    content_products: bool = setting(
+        "with a given content_share: the products of the modalities' components are among that content"
+    )
+    content_rate: float = setting("how fast that content is weighed anew in training; 0: not at all", low=0)
     shared_users: bool = setting("projected: one initial user embedding for all views, instead of one for each")
     product_view: bool = setting("gated: one more view, of the element-wise product of all modalities")
     knn_k: int = setting("gated: neighbours of an item in a modality's graph, itself among them; 0: no graph", low=0)
@@ -152,7 +159,6 @@ class Encoded(NamedTuple):
 
     interaction: Tensor  # H^id [N, D]
     content: dict[str, Tensor]  # each [N, D]
-    direct: Tensor | None  # the content in the items' initial embeddings [I, D]
     loss: Tensor  # of denoising before propagation
 
 
@@ -163,6 +169,7 @@ class GTC(GeneralRecommender):
     settings = GTCConfig
     needs_features = True
     dense_methods = ("fuse",)
+    told: Tensor  # [I, D]: what content foretells of the items' initial embeddings, of unit mean square
     prior: Tensor  # [I]: what popularity adds to the score of an item
     companions: Tensor  # int32 [U, K]: the items that co-occur most with a user's
     companion_scores: Tensor  # [U, K]: what that adds to their scores, over the standard deviation of these
@@ -189,8 +196,7 @@ class GTC(GeneralRecommender):
         else:
             self.register_buffer("user_embedding", torch.zeros(self.n_users, width), persistent=False)
         self.item_embedding = xavier_uniform_embedding(self.n_items, width)
-        if options.spectral_scale:
-            self._start_spectrally(dataset)
+        self._start(dataset)
         if options.popularity:
             self.n_bias_columns = 1
             self.register_buffer("prior", options.popularity * log_popularity(dataset), persistent=False)
@@ -212,10 +218,6 @@ class GTC(GeneralRecommender):
         elif options.user_embedding and not options.shared_users:
             tables = {view: xavier_uniform_embedding(self.n_users, width) for view in self.views}
             self.user_embeddings = nn.ParameterDict(tables)
-        if options.direct_content:
-            self.direct_layers = nn.ModuleDict({view: nn.Linear(width, width, bias=False) for view in self.views})
-            for layer in self.direct_layers.values():
-                nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
         if options.denoising != "off":
             schedule = LinearSchedule(options.noise_steps, options.beta_first, options.beta_last)
             self.denoisers = nn.ModuleDict({
@@ -247,14 +249,36 @@ class GTC(GeneralRecommender):
         return needed
 
     @torch.no_grad()
-    def _start_spectrally(self, dataset: Dataset) -> None:
-        """Singular vectors in place of Xavier's draws, in as many columns as there are."""
-        found = spectral_embeddings(dataset, self.embedding_size, self.options.spectral_power)
-        for table, vectors in zip((self.user_embedding, self.item_embedding), found, strict=True):
-            if not isinstance(table, nn.Parameter):
-                continue  # users without embeddings
-            xavier = (2 / sum(table.shape)) ** 0.5  # its standard deviation
-            table[:, : vectors.shape[1]] = self.options.spectral_scale * xavier * vectors
+    def _start(self, dataset: Dataset) -> None:
+        """Singular vectors in place of Xavier's draws, in as many columns as there are, and what content tells of them."""
+        options, width = self.options, self.embedding_size
+        share, products = options.content_share, options.content_products
+        if share is None:
+            share, products = estimated_content_share(dataset, self.modalities)
+        self.content_share = share
+        if not (options.spectral_scale or share):
+            return
+        if share:
+            found = content_spectrum(dataset, self.modalities, width, options.spectral_power, share, products)
+            users, items = found.users, found.own
+            size = root_mean_square(found.told.flatten()[None])
+            self.register_buffer("told", found.told / size, persistent=False)
+            # Its start is what singular vectors make of it; the lower the rate, the larger the weights that are learned.
+            self.told_scale = options.spectral_scale * self._xavier(self.item_embedding) * size.item()
+            if options.content_rate:
+                self.content_layer = nn.Linear(width, width, bias=False)
+                self.content_layer.weight.copy_(torch.eye(width) * self.told_scale / options.content_rate)
+        else:
+            users, items = spectral_embeddings(dataset, width, options.spectral_power)
+        if options.spectral_scale:
+            for table, vectors in ((self.user_embedding, users), (self.item_embedding, items)):
+                if isinstance(table, nn.Parameter):  # else users without embeddings
+                    table[:, : vectors.shape[1]] = options.spectral_scale * self._xavier(table) * vectors
+
+    @staticmethod
+    def _xavier(table: Tensor) -> float:
+        """Standard deviation of Xavier's draws for a table."""
+        return float((2 / sum(table.shape)) ** 0.5)
 
     def _item_graphs(self, dataset: Dataset) -> nn.ModuleDict:
         """The graph of each modality, and for the product view the sum of them, normalised again."""
@@ -277,7 +301,8 @@ class GTC(GeneralRecommender):
         Args:
             graph: the user-item graph; None: that of all training interactions.
         """
-        options, users, items = self.options, self.user_embedding, self.item_embedding
+        options, users = self.options, self.user_embedding
+        items: Tensor = self.item_embedding
         graph = self.graph if graph is None else graph
         projected = {m: self.projections[m](self.features(m)) for m in self.modalities}  # [I, D]
         if PRODUCT in self.views:
@@ -290,17 +315,15 @@ class GTC(GeneralRecommender):
         def propagated(table: Tensor, from_users: bool) -> Tensor:
             return torch.cat(graph.propagate_mean_from(table, options.n_ui_layers, from_users))
 
-        direct = None
-        if options.direct_content:
-            told = [self.direct_layers[view](x) for view, x in self._kept(projected).items()]
-            direct = options.direct_content * reduce(torch.add, told)
-            items = items + direct
+        if self.content_share:
+            rate = options.content_rate
+            items = items + (rate * self.content_layer(self.told) if rate else self.told_scale * self.told)
         if self.gated:
             if options.user_embedding:
                 whole = graph.propagate_mean(torch.cat([users, items]), options.n_ui_layers)
             else:
                 whole = propagated(items, False)  # half the cost
-            return Encoded(whole, self._gated(projected, graph), direct, loss)
+            return Encoded(whole, self._gated(projected, graph), loss)
         # The readout is linear: what users bring in is propagated once where the views share it.
         content = {view: propagated(items_of_view, False) for view, items_of_view in self._kept(projected).items()}
         whole = propagated(items, False)
@@ -309,7 +332,7 @@ class GTC(GeneralRecommender):
             whole = whole + shared
             for view, x in content.items():
                 content[view] = x + (shared if options.shared_users else propagated(self.user_embeddings[view], True))
-        return Encoded(whole, self._kept(content), direct, loss)
+        return Encoded(whole, self._kept(content), loss)
 
     def _gated(self, projected: Mapping[str, Tensor], graph: SparseSymmetric) -> dict[str, Tensor]:
         items = []
@@ -422,7 +445,7 @@ class GTC(GeneralRecommender):
         else:
             nodes, place = place.unique(return_inverse=True)
         graph = self.left_out(self.graph, *batch[:2]) if options.leave_out else self.graph
-        whole, views, direct, before = self.encode(graph)
+        whole, views, before = self.encode(graph)
         interaction = F.embedding(nodes, whole)
         content = {view: F.embedding(nodes, x) for view, x in views.items()}
         fused_content, generated, after = self.join(nodes, interaction, content)
@@ -443,11 +466,7 @@ class GTC(GeneralRecommender):
                 # A contrast of cosines pulls the harder the shorter its rows are, and BPR the weaker.
                 weight = weight * interaction.detach().square().sum(dim=1).mean()
             terms["alignment"] = weight * self._align(interaction, aligned, place, there)
-        penalty = options.reg_weight * half_squared_l2_over_batch(*ego)
-        if direct is not None:
-            told = (F.embedding(items, direct) for items in batch[1:])
-            penalty = penalty + options.direct_reg * half_squared_l2_over_batch(*told)
-        return terms | {"reg": penalty}
+        return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(*ego)}
 
     def _smooth(self, fused: Tensor) -> Tensor:
         """`fused` of all nodes plus its smoothing over the final item and user graphs, where there are any."""
@@ -492,7 +511,7 @@ class GTC(GeneralRecommender):
         return torch.stack(losses).mean() if losses else interaction.new_zeros(())
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        interaction, content, _, _ = self.encode()
+        interaction, content, _ = self.encode()
         fused_content, generated, _ = self.join(None, interaction, content)
         fused = self._smooth(self.fuse(interaction, fused_content, generated, self.present))
         users, items = fused.split([self.n_users, self.n_items])
@@ -511,7 +530,7 @@ class GTC(GeneralRecommender):
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Interaction and content embeddings of all nodes as fusion has them, generated ones at the scale of the encoded."""
-        interaction, content, _, _ = self.encode()
+        interaction, content, _ = self.encode()
         used, _, _ = self.join(None, interaction, content)
         found = {"id": interaction}
         for modality in self.modalities:

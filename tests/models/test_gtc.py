@@ -42,7 +42,7 @@ PAPER = {
     "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "learn_temperature": True,
     "alignment": "total_correlation", "aligned_views": "modalities", "tc_nodes": "items", "tc_batch": 512,
     "tc_scaled": False, "spectral_scale": 0.0, "popularity": 0.0, "user_embedding": True, "leave_out": False,
-    "direct_content": 0.0, "co_occurrence": 0.0,
+    "content_share": 0.0, "co_occurrence": 0.0,
 }  # fmt: skip
 PATHS = ("one_step", "ddim", "ddpm")
 
@@ -450,7 +450,7 @@ CHOICES = {
     "pairwise": {"alignment": "pairwise", "aligned_views": "modalities", "learn_temperature": True},
     "critic of all orders": {"aligned_views": "modalities", "tc_order": 0.3},
     "concatenated": PAPER | {"fusion": "concat"},
-    "concatenated with direct content": PAPER | {"fusion": "concat", "direct_content": 0.5},
+    "concatenated with content in the items": PAPER | {"fusion": "concat", "content_share": 0.5},
     "items themselves in their views": {"own_share": 0.6},
     "neighbours alone in the views": {"own_share": 0.0},
     "a share of one's own": {"own_share": 0.3},
@@ -465,8 +465,11 @@ CHOICES = {
     "users with embeddings": {"user_embedding": True},
     "users of their items, projected": PAPER | {"user_embedding": False},
     "a batch's own interactions kept": {"leave_out": False},
-    "no direct content": {"direct_content": 0.0},
-    "direct content beside projected views": PAPER | {"direct_content": 0.5},
+    "half of the items by content": {"content_share": 0.5},
+    "half of the items by content, no products": {"content_share": 0.5, "content_products": False},
+    "content that is not weighed anew": {"content_share": 0.5, "content_rate": 0.0},
+    "content that is learned from nothing": {"content_share": 0.5, "spectral_scale": 0.0},
+    "content beside projected views": PAPER | {"content_share": 0.5},
 }
 
 
@@ -529,10 +532,10 @@ class Gated:
             self.has["product"] = np.array(who_has(data, *data.features))
             items_with_all = self.has["product"][N_USERS:]
             graphs["product"] = sum(graphs.values()) * items_with_all[:, None] * items_with_all
-        told = np.zeros_like(items)
-        for view, y in projected.items():
-            if self.options.direct_content:
-                told += self.has[view][N_USERS:, None] * (y @ p[f"direct_layers.{view}.weight"].T)
+        told: float | np.ndarray = 0.0
+        if self.options.content_share:
+            rate, table = self.options.content_rate, model.told.numpy()
+            told = rate * table @ p["content_layer.weight"].T if rate else model.told_scale * table
 
         def propagated(*tables):
             layers = [np.concatenate(tables)]
@@ -540,7 +543,7 @@ class Gated:
                 layers.append(graph @ layers[-1])
             return np.mean(layers, axis=0)
 
-        self.h = propagated(users, items + self.options.direct_content * told)
+        self.h = propagated(users, items + told)
         self.content = {}
         for view, y in projected.items():
             gate = self.has[view][N_USERS:, None] / (
@@ -564,7 +567,7 @@ class Gated:
         ]
         logs = [math.log(1 + n) for n in taken]
         self.prior = self.options.popularity * (np.array(logs) - sum(logs) / N_ITEMS)
-        self.ego, self.told = (users, items), self.options.direct_content * told
+        self.ego = users, items
         shares = naive.co_occurrence(data.train.users, data.train.items, N_USERS, N_ITEMS)
         damped = np.array(shares) / np.array([max(n, 1) ** self.options.co_occurrence_damping for n in taken])
         products = self.z[:N_USERS] @ self.z[N_USERS:].T + self.prior
@@ -601,8 +604,7 @@ class Gated:
         return {
             "bpr": naive.bpr(*pairs),
             "alignment": self.options.tc_weight * length * np.mean(terms),
-            "reg": self.options.reg_weight * naive.half_squared_l2_over_batch(*ego)
-            + self.options.direct_reg * naive.half_squared_l2_over_batch(*(self.told[i].tolist() for i in (pos, neg))),
+            "reg": self.options.reg_weight * naive.half_squared_l2_over_batch(*ego),
         }
 
 
@@ -611,15 +613,17 @@ class Gated:
     [(False, 3, 0, False, 0), (False, 3, 0.3, True, 0.5), (True, 3, 0.3, True, 1), (True, 0, 0.3, True, 0)],
 )
 @pytest.mark.parametrize(
-    ("own_users", "leave_out", "direct_content", "co_occurrence"), [(True, False, 0, 0), (False, True, 0.7, 3)]
+    ("own_users", "leave_out", "content", "co_occurrence"),
+    [(True, False, (0, 0.5), 0), (False, True, (0.7, 0.5), 3), (True, True, (0.4, 0), 0)],
 )
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
 def test_default_is_that_of_its_formulas(
-    modalities, own_users, leave_out, direct_content, co_occurrence, missing, knn_k, share, scaled, popularity
+    modalities, own_users, leave_out, content, co_occurrence, missing, knn_k, share, scaled, popularity
 ):
     data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
     options = {"knn_k": knn_k, "own_share": share, "tc_scaled": scaled, "popularity": popularity}
-    options |= {"user_embedding": own_users, "leave_out": leave_out, "direct_content": direct_content}
+    options |= {"user_embedding": own_users, "leave_out": leave_out}
+    options |= dict(zip(("content_share", "content_rate"), content, strict=True))
     options |= {"co_occurrence": co_occurrence, "co_occurrence_damping": 0.4}
     model = on_double(build("GTC", data, **WEIGHTS, **options))
     stream = torch.Generator().manual_seed(0)
@@ -670,6 +674,7 @@ def test_softmax_fusion_is_the_released_one_and_refuses_other_numbers_of_modalit
 def test_interaction_only_is_lightgcn():
     data = toy_dataset()
     options = {"fusion": "interaction", "alignment": "off", "n_ui_layers": 2, "popularity": 0.0, "co_occurrence": 0.0}
+    options |= {"content_share": 0.0}
     gtc, lightgcn = build("GTC", data, **options), build("LightGCN", data, n_ui_layers=2)
     with torch.no_grad():
         lightgcn.user_embedding.copy_(gtc.user_embedding)
