@@ -82,7 +82,7 @@ class StraightforwardGTC(GTC):
         options, graph = self.options, self._interactions(batch)
         projected = {m: self.projections[m](self.features(m)) for m in self.modalities}
         projected["product"] = reduce(torch.mul, projected.values())
-        told = options.direct_content * sum(self.direct_layers[view](x) for view, x in projected.items())
+        told = options.content_rate * self.content_layer(self.told) if self.content_share else 0
         interaction = self._mean_of_layers(graph, self.item_embedding + told)
         content = {}
         for view, x in projected.items():
@@ -103,7 +103,6 @@ class StraightforwardGTC(GTC):
             losses.append((F.cross_entropy(logits, places) + F.cross_entropy(logits.T, places)) / 2)
         embedded = self.item_embedding[batch[1]], self.item_embedding[batch[2]]
         penalty = options.reg_weight * half_squared_l2_over_batch(self.user_embedding[batch[0]], *embedded)
-        penalty = penalty + options.direct_reg * half_squared_l2_over_batch(told[batch[1]], told[batch[2]])
         # Of all nodes, where ours takes those of the batch: the weight is a number near it.
         weight = options.tc_weight * interaction.detach().square().sum(dim=1).mean()
         return {"bpr": bpr_loss(*scores), "alignment": weight * sum(losses) / 2, "reg": penalty}
