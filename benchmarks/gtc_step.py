@@ -1,11 +1,12 @@
 """The cost of one GTC training step in LightGCN steps, where it goes, and how its memory grows with the number of items.
 
-    python benchmarks/gtc_step.py [--rounds 30] [--memory | --faster | --profile] [--device cuda]
+    python benchmarks/gtc_step.py [--rounds 30] [--memory | --faster | --profile | --start SIZE ...] [--device cuda]
 
 Generated data of Baby's size, batch 2048, 4096 visual and 384 textual features, 600 noise steps. Steps of both models
 take turns. With --faster: GTC alone, with `amp` and `compile`. With --memory: peak memory of GTC steps with once, twice
 and four times the items, each in its own process. With --profile: the share of each kind of operation in GTC's step,
-and the bytes per second of its sparse products beside those of a sum of two long vectors, taking turns.
+and the bytes per second of its sparse products beside those of a sum of two long vectors, taking turns. With --start:
+the seconds of what GTC computes of a data set before its first step, once for all runs, where there is no cache.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -149,6 +151,29 @@ def profile(rounds: int) -> None:
         bandwidth(dataset, rounds)
 
 
+def start(size: str) -> None:
+    """Prints the seconds of each piece that GTC derives from generated data of a size."""
+    dataset = synthetic(vars(SIZES[size]), features=True)
+    dataset.cache = None
+    taken: dict[str, float] = {}
+    derived = dataset.derived
+
+    def timed(name: str, *rest: Any) -> Any:
+        begin, inner = perf_counter(), sum(taken.values())
+        found = derived(name, *rest)
+        # What a piece derives on its way is counted under its own name.
+        taken[name] = taken.get(name, 0) + perf_counter() - begin - (sum(taken.values()) - inner)
+        return found
+
+    vars(dataset)["derived"] = timed
+    begin = perf_counter()
+    model: Any = build_model(config_for("GTC", "demo"), dataset, CPU)
+    print(f"{size}: {perf_counter() - begin:.1f} s until the first step, content share {model.content_share}, "
+          f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")  # fmt: skip
+    for name, seconds in taken.items():
+        print(f"  {name}: {seconds:.1f} s", flush=True)
+
+
 def memory(factor: int) -> None:
     """Prints the peak memory that five GTC steps add, with `factor` times Baby's items."""
     spec = dataclasses.replace(SIZES["baby"], n_items=SIZES["baby"].n_items * factor, feature_dims={"a": 64, "b": 64})
@@ -169,6 +194,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--faster", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--start", nargs="+", choices=tuple(SIZES), default=[])
     parser.add_argument("--device", type=torch.device, default=CPU)
     parser.add_argument("--factor", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -177,6 +203,10 @@ def main() -> None:
     elif arguments.memory:
         for factor in (1, 2, 4):
             subprocess.run([sys.executable, __file__, "--factor", str(factor)], check=True)
+    elif arguments.start:
+        print(f"{torch.get_num_threads()} threads")
+        for size in arguments.start:
+            start(size)
     elif arguments.profile:
         print(f"{torch.get_num_threads()} threads")
         profile(arguments.rounds)

@@ -10,7 +10,7 @@ those directions only; s says how much of an item's vector content may stand for
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from torch import Tensor
 
-from common.features import standardized_features
-from common.spectral import FOLDS, HeldOut, folds, held_out, normalized_interactions, unit_mean_square
+from common.features import leading_directions, standardized_features
+from common.spectral import FOLDS, NEGLIGIBLE, HeldOut, folds, held_out, normalized_interactions, unit_mean_square
 
 if TYPE_CHECKING:
     from utils.dataset import Dataset
@@ -34,7 +35,6 @@ SHARES = 0.1, 0.25, 0.5, 0.75, 0.9  # that are tried; at 1 items would have no v
 RANK = 32  # of the preferences that held-out interactions are foretold by
 ENOUGH = 50_000  # held-out interactions: then the other folds are not looked at
 CERTAIN = 1.0  # standard errors by which content must better the forecast
-ITERATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,18 @@ def content_spectrum(
     def build() -> dict[str, NDArray[Any]]:
         matrix = normalized_interactions(dataset)
         content = Content(content_columns(dataset, modalities, products))
-        left, values = content.decompose(matrix, share, width)
-        back = matrix.T @ left
-        weights = values ** (power - 1)
-        own, told = content.parts(back, share)
-        # The sign of a singular vector is arbitrary: the largest entry is made positive.
+        users, _ = content.vectors(matrix, share, width)
+        values = np.linalg.norm(users, axis=0)
+        kept = values > NEGLIGIBLE * values.max(initial=0)
+        users, values = users[:, kept], values[kept]
+        # (1 - s) R^T u and s K R^T u: what items' vectors have of their own, and what content foretells.
+        own, told = content.parts(matrix.T @ (users / values), share)
         whole = own + told
-        weights = weights * np.where(whole[np.abs(whole).argmax(axis=0), np.arange(len(values))] < 0, -1, 1)
-        size = np.sqrt(np.mean(np.square((own + told) * weights)))
-        sides = {"own": own * weights / size, "told": told * weights / size}
-        sides["users"] = unit_mean_square(left * values * weights)
+        # The sign of a singular vector is arbitrary: the largest entry is made positive, also where it has not converged.
+        signs = np.where(whole[np.abs(whole).argmax(axis=0), np.arange(len(values))] < 0, -1, 1)
+        weights = signs * values ** (power - 1)
+        size = np.sqrt(np.mean(np.square(whole * weights)))
+        sides = {"users": unit_mean_square(users * weights), "own": own * weights / size, "told": told * weights / size}
         return {name: _padded(side, width) for name, side in sides.items()}
 
     wanted = _inputs(dataset, modalities) | {"width": width, "power": power, "share": share, "products": products}
@@ -102,7 +104,7 @@ def estimated_content_share(dataset: Dataset, modalities: Sequence[str]) -> tupl
 
     def build() -> dict[str, NDArray[Any]]:
         splits = _splits(dataset)
-        alone = np.concatenate([_foretold(split, *_interactions_alone(split.matrix)) for split in splits])
+        alone = np.concatenate([_foretold(split, *_vectors(split.matrix, RANK)) for split in splits])
         best, mean = (0.0, False), alone.mean() if len(alone) else 0.0
         for products in (False, True)[: len(modalities)]:
             columns = content_columns(dataset, modalities, products)
@@ -110,7 +112,9 @@ def estimated_content_share(dataset: Dataset, modalities: Sequence[str]) -> tupl
                 continue
             content = Content(columns)
             for share in SHARES:
-                found = np.concatenate([_foretold(split, *content.vectors(split.matrix, share)) for split in splits])
+                found = np.concatenate(
+                    [_foretold(split, *content.vectors(split.matrix, share, RANK)) for split in splits]
+                )
                 gained = found - alone
                 if len(found) and found.mean() > mean and gained.mean() > CERTAIN * gained.std() / len(gained) ** 0.5:
                     best, mean = (share, products), found.mean()
@@ -173,44 +177,25 @@ class Content:
         own = np.where(self.told_of, np.float32(1 - share), np.float32(1)) * table
         return own, np.float32(share) * (self.basis @ (self.basis.T @ table))
 
-    def smooth(self, table: NDArray[np.floating], share: float) -> NDArray[np.floating]:
-        own, told = self.parts(table, share)
-        return own + told
+    def vectors(
+        self, matrix: sp.csr_matrix, share: float, width: int
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """As `_vectors` of `matrix` [U, I] times (1 - s) I + s K."""
 
-    def decompose(self, matrix: sp.csr_matrix, share: float, width: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Left singular vectors [U, k] and values of `matrix` ((1 - s) I + s K), the k <= `width` leading ones."""
-        return _decompose(matrix, lambda table: self.smooth(table, share), width)
+        def smooth(table: NDArray[np.floating]) -> NDArray[np.floating]:
+            own, told = self.parts(table, share)
+            return own + told
 
-    def vectors(self, matrix: sp.csr_matrix, share: float) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Preferences [U, k] and items' vectors [I, k]."""
-        left, values = self.decompose(matrix, share, RANK)
-        items = self.smooth(matrix.T @ left, share)  # right singular vectors times singular values
-        return left * values, items
-
-
-def _interactions_alone(matrix: sp.csr_matrix) -> tuple[NDArray[Any], NDArray[Any]]:
-    left, values = _decompose(matrix, lambda table: table, RANK)
-    return left * values, matrix.T @ left
+        n = matrix.shape[1]
+        smoothing = LinearOperator((n, n), smooth, smooth, smooth, np.float32, smooth)  # symmetric
+        return _vectors(aslinearoperator(matrix) @ smoothing, width)
 
 
-def _decompose(
-    matrix: sp.csr_matrix, smooth: Callable[[NDArray[Any]], NDArray[Any]], width: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Leading left singular vectors and values of `matrix` times a symmetric `smooth`, by randomised subspace iteration.
-
-    Source: Halko et al., "Finding structure with randomness" (arXiv 0909.4061).
-    """
-    width = min(width, *matrix.shape)
-    random = np.random.Generator(np.random.PCG64(0))
-    start = random.standard_normal((matrix.shape[0], min(width + 16, *matrix.shape)), dtype=np.float32)
-    basis = smooth(matrix.T @ start)
-    for _ in range(ITERATIONS):
-        basis, _ = np.linalg.qr(basis)
-        basis = smooth(matrix.T @ (matrix @ smooth(basis)))
-    basis, _ = np.linalg.qr(basis)
-    left, values, _ = np.linalg.svd(matrix @ smooth(basis), full_matrices=False)
-    kept = values[:width] > 1e-6 * values.max(initial=0)
-    return left[:, :width][:, kept], values[:width][kept]
+def _vectors(matrix: sp.csr_matrix | LinearOperator, width: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The leading left and right singular vectors, each times their singular values: [U, k] and [I, k], k <= `width`."""
+    items = leading_directions(matrix, width)
+    users = matrix @ items
+    return users, items * np.linalg.norm(users, axis=0)
 
 
 def _foretold(split: HeldOut, preferences: NDArray[Any], vectors: NDArray[Any]) -> NDArray[np.float64]:

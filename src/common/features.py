@@ -9,12 +9,15 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
 from common.initial import xavier_normal_embedding
 
 if TYPE_CHECKING:
     from utils.dataset import Dataset
+
+ITERATIONS = 4
 
 
 def standardized_features(dataset: Dataset, modality: str, rank: int) -> Tensor:
@@ -43,16 +46,16 @@ def standardized_features(dataset: Dataset, modality: str, rank: int) -> Tensor:
     return torch.from_numpy(dataset.derived("standardized", 1, inputs, build)["features"])
 
 
-def leading_directions(matrix: NDArray[np.float32] | sp.csr_matrix, rank: int) -> NDArray[np.float32]:
-    """The leading right singular vectors [F, rank] of a matrix [I, F], dense or sparse, by randomised subspace iteration.
+def leading_directions(matrix: NDArray[np.float32] | sp.csr_matrix | LinearOperator, rank: int) -> NDArray[np.float32]:
+    """The leading right singular vectors [F, rank] of a matrix or operator [I, F], by randomised subspace iteration.
 
-    Source: Halko et al., "Finding structure with randomness" (arXiv 0909.4061), with four power iterations.
+    Source: Halko et al., "Finding structure with randomness" (arXiv 0909.4061), with `ITERATIONS` power iterations.
     """
     rank = min(rank, *matrix.shape)
     random = np.random.Generator(np.random.PCG64(0))
     width = min(rank + 16, *matrix.shape)
     basis = matrix.T @ random.standard_normal((matrix.shape[0], width), dtype=np.float32)
-    for _ in range(4):
+    for _ in range(ITERATIONS):
         basis, _ = np.linalg.qr(basis)
         basis = matrix.T @ (matrix @ basis)
     basis, _ = np.linalg.qr(basis)

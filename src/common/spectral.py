@@ -204,11 +204,9 @@ def folds(dataset: Dataset, random: np.random.Generator) -> NDArray[np.int64]:
     return random.integers(0, FOLDS, len(_pairs(dataset)[0]))
 
 
-def held_out(dataset: Dataset, hidden: NDArray[np.bool_] | None, random: np.random.Generator) -> HeldOut:
-    """The distinct training interactions that `hidden` [P] names, or a random fifth of them."""
+def held_out(dataset: Dataset, hidden: NDArray[np.bool_], random: np.random.Generator) -> HeldOut:
+    """The distinct training interactions that `hidden` [P] names."""
     users, items = _pairs(dataset)
-    if hidden is None:
-        hidden = random.random(len(users)) < 1 / FOLDS
     matrix = _normalized_pairs(users[~hidden], items[~hidden], dataset.n_users, dataset.n_items)
     user, item = users[hidden], items[hidden]
     other = random.permutation(item)
@@ -220,7 +218,7 @@ def held_out(dataset: Dataset, hidden: NDArray[np.bool_] | None, random: np.rand
 
 def _held_out_differences(dataset: Dataset, smooth: sp.csr_matrix, random: np.random.Generator) -> NDArray[np.float64]:
     """Differences of scores between held-out items and others, by items themselves and by their neighbours: [P, 2]."""
-    split = held_out(dataset, None, random)
+    split = held_out(dataset, random.random(len(_pairs(dataset)[0])) < 1 / FOLDS, random)
     vectors = leading_directions(split.matrix, RANK).astype(np.float64)
     preferences = (split.matrix @ vectors)[split.users]
     tables = (vectors, smooth @ vectors)

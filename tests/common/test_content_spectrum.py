@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from common import content_spectrum as module
+from common import features
 from common.content_spectrum import RIDGE, Content, content_columns, content_spectrum, estimated_content_share
 from common.spectral import spectral_embeddings
 from utils.dataset import Split
@@ -47,7 +48,7 @@ def normalized(data):
 @pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize(("width", "power"), [(4, 1), (6, 4), (500, 2)])
 def test_spectrum_is_that_of_the_smoothed_interactions(monkeypatch, width, power, missing, share):
-    monkeypatch.setattr(module, "ITERATIONS", 60)  # neighbouring singular values are close
+    monkeypatch.setattr(features, "ITERATIONS", 60)  # neighbouring singular values are close
     data = Drawn(SyntheticSpec(n_users=60, n_items=40, n_interactions=700, n_private=1, n_joint=3))
     if missing:
         data.present = {"visual": np.arange(40) > 5, "textual": np.arange(40) % 9 > 0}
