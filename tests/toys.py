@@ -96,6 +96,15 @@ def toy_dataset(modalities: Sequence[str] = BOTH, seed: int = 0) -> Dataset:
     return Dataset("toy", N_USERS, N_ITEMS, splits, {modality: features[modality] for modality in modalities})
 
 
+def uneven(dataset: Dataset) -> Dataset:
+    """`dataset` with 1 to 5 of each user's training interactions."""
+    train = dataset.train
+    place = np.arange(len(train)) - np.searchsorted(train.users, train.users)  # among the user's own
+    kept = place <= train.users % 5
+    dataset.splits["train"] = Split(train.users[kept], train.items[kept])
+    return dataset
+
+
 def checkerboard(n_blocks: int = 2, users: int = 10, items: int = 10, modalities: Sequence[str] = BOTH) -> Dataset:
     """Users of a block interact with that block's items only; three of these are held out for each user (test)."""
     random = np.random.default_rng(1)

@@ -34,7 +34,7 @@ RIDGE = 0.03  # penalty over the number of items; columns have unit variance
 SHARES = 0.1, 0.25, 0.5, 0.75, 0.9  # that are tried; at 1 items would have no vector of their own
 RANK = 32  # of the preferences that held-out interactions are foretold by
 ENOUGH = 50_000  # held-out interactions: then the other folds are not looked at
-CERTAIN = 1.0  # standard errors by which content must better the forecast
+CERTAIN = 1.0  # standard errors by which content alone must foretell better than interactions alone
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def estimated_content_share(dataset: Dataset, modalities: Sequence[str]) -> tupl
     Of held-out training interactions (u, i) it is asked how often <p_u, v_i> stands above <p_u, v_j> for an item j that u
     did not take, as popular as i in the mean; p and v are the singular vectors that the other interactions have under a
     share. Each interaction is held out once, in one of five folds, or until there are `ENOUGH`. The best of `SHARES`
-    without and with products is taken; 0 where it is not better than interactions alone by a standard error. Nothing but
-    the training split is looked at.
+    without and with products is taken where content alone foretells better than interactions alone by a standard error,
+    else 0: where it only adds to them, they are learned better by themselves. Nothing but the training split is looked at.
     """
 
     def build() -> dict[str, NDArray[Any]]:
@@ -111,16 +111,20 @@ def estimated_content_share(dataset: Dataset, modalities: Sequence[str]) -> tupl
             if not columns.size:
                 continue
             content = Content(columns)
+
+            def under(share: float, content: Content = content) -> NDArray[np.float64]:
+                vectors = [content.vectors(split.matrix, share, RANK) for split in splits]
+                return np.concatenate([_foretold(split, *sides) for split, sides in zip(splits, vectors, strict=True)])
+
+            gained = under(1.0) - alone
+            if not len(gained) or gained.mean() <= CERTAIN * gained.std() / len(gained) ** 0.5:
+                continue
             for share in SHARES:
-                found = np.concatenate(
-                    [_foretold(split, *content.vectors(split.matrix, share, RANK)) for split in splits]
-                )
-                gained = found - alone
-                if len(found) and found.mean() > mean and gained.mean() > CERTAIN * gained.std() / len(gained) ** 0.5:
-                    best, mean = (share, products), found.mean()
+                if (found := under(share).mean()) > mean:
+                    best, mean = (share, products), found
         return {"share": np.array(best[0]), "products": np.array(best[1])}
 
-    arrays = dataset.derived("content-share", 1, _inputs(dataset, modalities), build)
+    arrays = dataset.derived("content-share", 2, _inputs(dataset, modalities), build)
     return float(arrays["share"]), bool(arrays["products"])
 
 

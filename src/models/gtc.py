@@ -50,6 +50,7 @@ from common.spectral import (
     co_occurrence_bytes,
     co_occurring_items,
     estimated_own_share,
+    estimated_popularity_damping,
     log_popularity,
     spectral_embeddings,
 )
@@ -145,6 +146,11 @@ class GTCConfig:
     )
     spectral_power: float = setting("power of the singular values that weighs those vectors", low=0)
     popularity: float = setting("weight of an item's log popularity in its scores; 0: none", low=0)
+    popularity_damping: float | None = setting(
+        "power of a user's number of interactions that each of them is divided by in the popularity that evaluation takes; "
+        "null: estimated from the training split",
+        low=0,
+    )
     co_occurrence: float = setting(
         "weight, in evaluation, of how often others took an item together with the user's items, in units of the spread "
         "of the user's scores; 0: none",
@@ -170,7 +176,8 @@ class GTC(GeneralRecommender):
     needs_features = True
     dense_methods = ("fuse",)
     told: Tensor  # [I, D]: what content foretells of the items' initial embeddings, of unit mean square
-    prior: Tensor  # [I]: what popularity adds to the score of an item
+    prior: Tensor  # [I]: what popularity adds to the score of an item in training
+    ranking_prior: Tensor  # [I]: the same in evaluation
     companions: Tensor  # int32 [U, K]: the items that co-occur most with a user's
     companion_scores: Tensor  # [U, K]: what that adds to their scores, over the standard deviation of these
     present: Tensor | None  # bool [N, V]: which node has which content view; None where nothing is missing
@@ -199,7 +206,12 @@ class GTC(GeneralRecommender):
         self._start(dataset)
         if options.popularity:
             self.n_bias_columns = 1
-            self.register_buffer("prior", options.popularity * log_popularity(dataset), persistent=False)
+            damping = options.popularity_damping
+            if damping is None:
+                damping = estimated_popularity_damping(dataset)
+            # Training draws interactions, and evaluation users.
+            for name, of_users in (("prior", 0.0), ("ranking_prior", damping)):
+                self.register_buffer(name, options.popularity * log_popularity(dataset, of_users), persistent=False)
         if options.co_occurrence:
             companions, shares = co_occurring_items(dataset, options.co_occurrence_damping)
             self.register_buffer("companions", companions, persistent=False)
@@ -517,7 +529,7 @@ class GTC(GeneralRecommender):
         users, items = fused.split([self.n_users, self.n_items])
         if self.options.popularity:  # one more column, so that the product of both sides is the score
             users = torch.cat([users, users.new_ones(self.n_users, 1)], dim=1)
-            items = torch.cat([items, self.prior[:, None].to(items)], dim=1)
+            items = torch.cat([items, self.ranking_prior[:, None].to(items)], dim=1)
         return users, items
 
     def adjusted(self, scores: Tensor, users: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from toys import (
     one_batch,
     total,
     toy_dataset,
+    uneven,
 )
 
 from models.gtc import expanded
@@ -460,6 +461,7 @@ CHOICES = {
     "Xavier's start": {"spectral_scale": 0.0},
     "spectral start, undamped": {"spectral_power": 0.0},
     "no prior": {"popularity": 0.0},
+    "a prior in which users count alike": {"popularity_damping": 1.0},
     "no co-occurrence": {"co_occurrence": 0.0},
     "co-occurrence, undamped, beside no prior": {"popularity": 0.0, "co_occurrence_damping": 0.0},
     "users with embeddings": {"user_embedding": True},
@@ -496,7 +498,7 @@ def test_every_choice_trains_all_its_parameters_and_scores_repeatably(options):
 @pytest.mark.parametrize("choice", CHOICES)
 def test_choices_differ_in_what_they_score(choice):
     """A key that nothing reads would leave the scores as they are."""
-    data = toy_dataset()
+    data = uneven(toy_dataset())
     found = {}
     for name in {choice, "default", "paper"}:
         model = build("GTC", data, **CHOICES[name]).train()
@@ -567,10 +569,15 @@ class Gated:
         ]
         logs = [math.log(1 + n) for n in taken]
         self.prior = self.options.popularity * (np.array(logs) - sum(logs) / N_ITEMS)
+        pairs = {*zip(data.train.users.tolist(), data.train.items.tolist(), strict=True)}
+        sizes = [max(sum(u == v for v, _ in pairs), 1) for u in range(N_USERS)]
+        damped = [sum(sizes[u] ** -self.options.popularity_damping for u, j in pairs if j == i) for i in range(N_ITEMS)]
+        logs = [math.log(1 + n * len(pairs) / sum(damped)) for n in damped]
+        ranking = self.options.popularity * (np.array(logs) - sum(logs) / N_ITEMS)
         self.ego = users, items
         shares = naive.co_occurrence(data.train.users, data.train.items, N_USERS, N_ITEMS)
         damped = np.array(shares) / np.array([max(n, 1) ** self.options.co_occurrence_damping for n in taken])
-        products = self.z[:N_USERS] @ self.z[N_USERS:].T + self.prior
+        products = self.z[:N_USERS] @ self.z[N_USERS:].T + ranking
         self.scores = products + self.options.co_occurrence * products.std(axis=1, keepdims=True) * damped
 
     def nearest(self, raw, has):
@@ -620,8 +627,10 @@ class Gated:
 def test_default_is_that_of_its_formulas(
     modalities, own_users, leave_out, content, co_occurrence, missing, knn_k, share, scaled, popularity
 ):
-    data = with_missing(toy_dataset(modalities)) if missing else toy_dataset(modalities)
+    data = uneven(toy_dataset(modalities))
+    data = with_missing(data) if missing else data
     options = {"knn_k": knn_k, "own_share": share, "tc_scaled": scaled, "popularity": popularity}
+    options["popularity_damping"] = 0.7 if popularity == 1 else 0
     options |= {"user_embedding": own_users, "leave_out": leave_out}
     options |= dict(zip(("content_share", "content_rate"), content, strict=True))
     options |= {"co_occurrence": co_occurrence, "co_occurrence_damping": 0.4}
