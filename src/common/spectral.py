@@ -57,46 +57,17 @@ def spectral_embeddings(dataset: Dataset, width: int, power: float) -> tuple[Ten
     return torch.from_numpy(arrays["users"]), torch.from_numpy(arrays["items"])
 
 
-ROOT = 0.5  # of a user's number of interactions: the damping where users differ
-WORTH = 0.05  # nats of a held-out interaction, the least gain that it is taken for
-
-
 def log_popularity(dataset: Dataset, damping: float = 0.0) -> Tensor:
     """log(1 + popularity in training) of each item, less its mean over items: float32 [I].
 
     Popularity is the number of users that took the item. With a damping each counts n_u^-damping, n_u the user's number of
     interactions, times a factor with which the sum over all items stays the same.
     """
-    logs = np.log1p(_popularity(*_pairs(dataset), dataset.n_items, damping))
-    return torch.from_numpy((logs - logs.mean()).astype(np.float32))
-
-
-def estimated_popularity_damping(dataset: Dataset) -> float:
-    """The damping of `log_popularity` for lists of users that count alike, from the training split alone: 0.5 or 0.
-
-    Users of many interactions make up most of what is counted. Each fifth of the interactions is foretold from the others
-    by p(i) ~ 1 + popularity of i; 0.5 where the mean over users of the log-likelihood of an interaction gains `WORTH` by it.
-    """
     users, items = _pairs(dataset)
-    fold = folds(dataset, np.random.Generator(np.random.PCG64(0)))
-    gained = np.zeros(dataset.n_users)
-    for number in range(FOLDS):
-        hidden = fold == number
-        others = users[~hidden], items[~hidden]
-        plain, damped = (_popularity(*others, dataset.n_items, damping) for damping in (0.0, ROOT))  # of equal sums
-        gap = np.log1p(damped) - np.log1p(plain)
-        gained += np.bincount(users[hidden], gap[items[hidden]], minlength=dataset.n_users)
-    taken = np.bincount(users, minlength=dataset.n_users)
-    of_users = gained[taken > 0] / taken[taken > 0]
-    return ROOT if len(of_users) and of_users.mean() > WORTH else 0.0
-
-
-def _popularity(
-    users: NDArray[np.int64], items: NDArray[np.int64], n_items: int, damping: float
-) -> NDArray[np.float64]:
-    """[I]: users n_u^-damping of each item, in sum the number of pairs."""
     weights = np.bincount(users)[users] ** -damping
-    return np.bincount(items, weights, minlength=n_items) * (len(users) / max(weights.sum(), 1e-9))
+    counts = np.bincount(items, weights, minlength=dataset.n_items) * (len(users) / max(weights.sum(), 1e-9))
+    logs = np.log1p(counts)
+    return torch.from_numpy((logs - logs.mean()).astype(np.float32))
 
 
 MOST_COMPANIONS = 100  # of a user; what an evaluation lists are the first 50 or so

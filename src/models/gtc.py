@@ -50,7 +50,6 @@ from common.spectral import (
     co_occurrence_bytes,
     co_occurring_items,
     estimated_own_share,
-    estimated_popularity_damping,
     log_popularity,
     spectral_embeddings,
 )
@@ -146,9 +145,8 @@ class GTCConfig:
     )
     spectral_power: float = setting("power of the singular values that weighs those vectors", low=0)
     popularity: float = setting("weight of an item's log popularity in its scores; 0: none", low=0)
-    popularity_damping: float | None = setting(
-        "power of a user's number of interactions that each of them is divided by in the popularity that evaluation takes; "
-        "null: estimated from the training split",
+    popularity_damping: float = setting(
+        "power of a user's number of interactions that each of them is divided by in the popularity that evaluation takes",
         low=0,
     )
     co_occurrence: float = setting(
@@ -206,12 +204,9 @@ class GTC(GeneralRecommender):
         self._start(dataset)
         if options.popularity:
             self.n_bias_columns = 1
-            damping = options.popularity_damping
-            if damping is None:
-                damping = estimated_popularity_damping(dataset)
-            # Training draws interactions, and evaluation users.
-            for name, of_users in (("prior", 0.0), ("ranking_prior", damping)):
-                self.register_buffer(name, options.popularity * log_popularity(dataset, of_users), persistent=False)
+            # Training draws interactions, evaluation users.
+            for name, damping in (("prior", 0.0), ("ranking_prior", options.popularity_damping)):
+                self.register_buffer(name, options.popularity * log_popularity(dataset, damping), persistent=False)
         if options.co_occurrence:
             companions, shares = co_occurring_items(dataset, options.co_occurrence_damping)
             self.register_buffer("companions", companions, persistent=False)

@@ -12,15 +12,7 @@ import torch
 from toys import N_ITEMS, N_USERS, toy_dataset, uneven
 
 from common import spectral
-from common.spectral import (
-    PRIOR_SHARE,
-    ROOT,
-    co_occurring_items,
-    estimated_own_share,
-    estimated_popularity_damping,
-    log_popularity,
-    spectral_embeddings,
-)
+from common.spectral import PRIOR_SHARE, co_occurring_items, estimated_own_share, log_popularity, spectral_embeddings
 from utils.dataset import Split
 
 
@@ -97,29 +89,6 @@ def test_popularity_counts_users_of_many_interactions_less(damping):
     logs = [math.log(1 + count * r.sum() / sum(counts)) for count in counts]
     expected = [value - sum(logs) / len(logs) for value in logs]
     np.testing.assert_allclose(log_popularity(data, damping).numpy(), expected, rtol=1e-5, atol=1e-6)
-
-
-class Crowd:
-    """60 users of 5 items by popularity, and 4 of 60 items: of any kind where `apart`, else by popularity as well."""
-
-    n_users, n_items = 64, 100
-
-    def __init__(self, apart: bool) -> None:
-        random = np.random.default_rng(0)
-        popular = 1 / np.arange(1, self.n_items + 1)
-        popular /= popular.sum()
-        laws = [popular] * 60 + [np.full(self.n_items, 1 / self.n_items) if apart else popular] * 4
-        sizes = [5] * 60 + [60] * 4
-        items = [random.choice(self.n_items, n, replace=False, p=law) for n, law in zip(sizes, laws, strict=True)]
-        self.train = Split(np.repeat(np.arange(self.n_users), sizes), np.concatenate(items))
-
-
-def test_popularity_is_damped_where_users_of_many_interactions_are_of_another_kind():
-    assert estimated_popularity_damping(Crowd(apart=True)) == ROOT
-    assert estimated_popularity_damping(toy_dataset()) == 0
-    nobody = Crowd(apart=True)
-    nobody.train = Split(nobody.train.users[:0], nobody.train.items[:0])
-    assert estimated_popularity_damping(nobody) == 0
 
 
 @pytest.mark.parametrize("damping", [0, 0.25, 1])
