@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COMPONENTS = 256  # of a modality that are looked at
 MOST_PRODUCTS = 1024  # columns
 RIDGE = 0.03  # penalty over the number of items; columns have unit variance
-SHARES = 0.1, 0.25, 0.5, 0.75, 0.9  # that are tried; at 1 items would have no vector of their own
+SHARES = 0.25, 0.5, 0.75, 0.9  # that are tried; at 1 items would have no vector of their own
 RANK = 32  # of the preferences that held-out interactions are foretold by
 ENOUGH = 50_000  # held-out interactions: then the other folds are not looked at
 CERTAIN = 1.0  # standard errors by which content alone must foretell better than interactions alone

@@ -269,7 +269,7 @@ class GTC(GeneralRecommender):
             found = content_spectrum(dataset, self.modalities, width, options.spectral_power, share, products)
             users, items = found.users, found.own
             size = root_mean_square(found.told.flatten()[None])
-            self.register_buffer("told", found.told / size, persistent=False)
+            self.register_buffer("told", found.told / size)  # in checkpoints: a layer is learned on its columns
             # Its start is what singular vectors make of it; the lower the rate, the larger the weights that are learned.
             self.told_scale = options.spectral_scale * self._xavier(self.item_embedding) * size.item()
             if options.content_rate:
