@@ -228,7 +228,13 @@ def _generated(config: Config, needs_features: bool) -> Dataset:
     for name, split in splits.items():
         order = np.lexsort((split.items, split.users))
         splits[name] = Split(split.users[order], split.items[order])
-    return Dataset(config["dataset"], spec.n_users, spec.n_items, splits, data.features, [], data.truth)
+    features = data.features
+    if needs_features and config["modalities"] is not None:
+        if not config["modalities"]:
+            raise UserError(f"modalities: expected at least one for {config.model}, got none")
+        check_modalities("modalities", config["modalities"], features)
+        features = {name: features[name] for name in config["modalities"]}
+    return Dataset(config["dataset"], spec.n_users, spec.n_items, splits, features, [], data.truth)
 
 
 def _read(config: Config, needs_features: bool) -> Dataset:

@@ -42,7 +42,8 @@ class DataSettings:
     item_id_field: str = setting("column of item ids", alias=("ITEM_ID_FIELD",))
     split_field: str = setting("column of the split: 0 train, 1 validation, 2 test", alias=("inter_splitting_label",))
     modalities: dict[str, str] | None = setting(
-        "modality name to feature file (.npy, row = item id); null: every *_feat.npy of the folder"
+        "modality name to feature file (.npy, row = item id), of generated data to anything; null: every *_feat.npy of "
+        "the folder, or all that is generated"
     )
     filter_out_cold_start_users: bool = setting(
         "leave out validation and test rows of users without a training row",

@@ -93,6 +93,19 @@ def test_generated_set_is_that_of_its_specification(tmp_path):
     assert load_dataset(toy_config("demo", synthetic=sizes), needs_features=False).features == {}
 
 
+def test_modalities_of_a_generated_set_can_be_left_out():
+    sizes = {"n_users": 40, "n_items": 50, "n_interactions": 400}
+    whole = load_dataset(toy_config("demo", synthetic=sizes))
+    one = load_dataset(toy_config("demo", synthetic=sizes, modalities={"textual": "any.npy"}))
+    assert list(whole.features) == ["visual", "textual"]
+    assert list(one.features) == ["textual"]
+    assert (one.features["textual"] == whole.features["textual"]).all()
+    (line,) = problems_of(lambda: load_dataset(toy_config("demo", synthetic=sizes, modalities={"acoustic": "any.npy"})))
+    assert line == "modalities: no modality 'acoustic'; there are visual, textual"
+    (line,) = problems_of(lambda: load_dataset(toy_config("demo", synthetic=sizes, modalities={})))
+    assert line == "modalities: expected at least one for Toy, got none"
+
+
 def test_mistakes_in_the_sizes_of_a_generated_set_are_the_users():
     (line,) = problems_of(lambda: load_dataset(toy_config("demo", synthetic={"n_users": 0})))
     assert line == "synthetic: n_users is 0, expected a whole number, at least 1"
