@@ -615,6 +615,14 @@ class Gated:
         }
 
 
+def test_singular_vectors_of_other_signs_do_not_change_a_checkpoint():
+    data = toy_dataset()
+    trained, other = (build("GTC", data, content_share=0.5) for _ in range(2))
+    other.told.neg_()
+    other.load_state_dict(trained.state_dict())
+    torch.testing.assert_close(all_scores(other), all_scores(trained))
+
+
 @pytest.mark.parametrize(
     ("missing", "knn_k", "share", "scaled", "popularity"),
     [(False, 3, 0, False, 0), (False, 3, 0.3, True, 0.5), (True, 3, 0.3, True, 1), (True, 0, 0.3, True, 0)],
