@@ -167,6 +167,8 @@ def load_dataset(config: Config, needs_features: bool = True) -> Dataset:
     Raises:
         UserError: with one line for each thing that is wrong with the files.
     """
+    if needs_features and config["modalities"] == {}:
+        raise UserError(f"modalities: expected at least one for {config.model}, got none")
     dataset = _generated(config, needs_features) if config["synthetic"] is not None else _read(config, needs_features)
     if needs_features and config["modality_input"]:
         dataset.features = changed_features(dataset.features, config["modality_input"], dataset.present)
@@ -230,8 +232,6 @@ def _generated(config: Config, needs_features: bool) -> Dataset:
         splits[name] = Split(split.users[order], split.items[order])
     features = data.features
     if needs_features and config["modalities"] is not None:
-        if not config["modalities"]:
-            raise UserError(f"modalities: expected at least one for {config.model}, got none")
         check_modalities("modalities", config["modalities"], features)
         features = {name: features[name] for name in config["modalities"]}
     return Dataset(config["dataset"], spec.n_users, spec.n_items, splits, features, [], data.truth)
@@ -397,8 +397,6 @@ def _feature_files(config: Config, folder: Path, warnings: list[str]) -> dict[st
     unusable = [name for name in named or () if not name.isidentifier() or name in SPLITS]
     if unusable:
         raise UserError(f"modalities: '{unusable[0]}' cannot name a modality; expected letters, digits and _")
-    if named == {}:
-        raise UserError(f"modalities: expected at least one for {config.model}, got none")
     if named is None:
         found = discover_features(folder)
         if not found:
