@@ -112,6 +112,16 @@ class GeneralRecommender(nn.Module):
     def post_epoch_processing(self) -> None:
         """Called after each epoch."""
 
+    def evaluation_choices(self) -> dict[str, list[float]]:
+        """Settings of evaluation that validation chooses after training: name to values, the configured one first.
+
+        They are tried in this order, one at a time. Empty: nothing is to be chosen.
+        """
+        return {}
+
+    def evaluate_with(self, values: Mapping[str, float]) -> None:
+        """Takes up a choice of each of `evaluation_choices`; what is chosen is part of the model's state."""
+
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Modality name to (users [U, D], items [I, D]), for analyses; empty where a model has none."""
         return {}

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender, Loss
+from common.calibration import by_validation
 from common.precision import mixed_precision
 from utils.config import Config
 from utils.dataloader import TrainLoader
@@ -188,6 +190,7 @@ class Trainer:
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda epoch: gamma ** (epoch / period))
         self.state = _State(stopping=EarlyStopping(config["stopping_step"], config["valid_decimals"]))
         self.epochs = config["epochs"] if model.needs_training else 1
+        self.min_epochs = -(-config["min_steps"] // len(loader)) if model.needs_training else 0
         self.eval_step = min(config["eval_step"], self.epochs)
 
     def fit(self) -> None:
@@ -197,7 +200,7 @@ class Trainer:
             Diverged: at a NaN or infinite loss or score; the best checkpoint so far and the history stay.
         """
         state = self.state
-        while state.epoch < self.epochs and not state.stopping.stop:
+        while state.epoch < self.epochs and not (state.stopping.stop and state.epoch >= self.min_epochs):
             row: dict[str, Any] = {"epoch": state.epoch + 1, "learning_rate": self.scheduler.get_last_lr()[0]}
             start = time.perf_counter()
             if self.model.needs_training:
@@ -286,6 +289,23 @@ class Trainer:
         best = read_torch(self.folder.file("checkpoint.pt"))
         self.model.load_state_dict(best["model"])
         return int(best["epoch"])
+
+    def calibrate(self, epoch: int, validator: TopKEvaluator) -> dict[str, float]:
+        """Settles what only the model's evaluation uses, in its checkpoint too, and returns it by name.
+
+        Args:
+            epoch: that of the model's weights, the best ones.
+            validator: evaluates the validation split, or some of its users.
+        """
+
+        def measure(values: Mapping[str, float]) -> NDArray[np.float64]:
+            self.model.evaluate_with(values)
+            return self.evaluate(validator).values[self.valid_metric]
+
+        chosen = by_validation(self.model.evaluation_choices(), measure)
+        self.model.evaluate_with(chosen)
+        write_torch(self.folder.file("checkpoint.pt"), {"epoch": epoch, "model": on_cpu(self.model.state_dict())})
+        return chosen
 
     def _shown(self, row: dict[str, Any]) -> dict[str, float]:
         shown = {"loss": row["loss"]} if "loss" in row else {}

@@ -63,6 +63,9 @@ if TYPE_CHECKING:
 EVAL_BLOCK = 8192  # nodes generated at a time at evaluation
 MAX_SCALE = 100.0  # of the contrastive logits
 PRODUCT = "product"  # name of the view of the modalities' product
+# What `calibration` tries: times the configured weight, and dampings.
+WEIGHTS = {"co_occurrence": (0.0, 0.5, 2.0, 4.0, 8.0), "popularity": (0.0, 0.5, 1.5, 2.0, 3.0)}
+DAMPINGS = (0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,10 @@ class GTCConfig:
     )
     co_occurrence_damping: float = setting("power of an item's number of users that this is divided by", low=0)
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
+    calibration: bool = setting(
+        "after training, choose the weights of co-occurrence and popularity in evaluation, and its damping, by validation",
+        default=False,
+    )
 
 
 class Encoded(NamedTuple):
@@ -175,9 +182,10 @@ class GTC(GeneralRecommender):
     dense_methods = ("fuse",)
     told: Tensor  # [I, D]: what content foretells of the items' initial embeddings, of unit mean square
     prior: Tensor  # [I]: what popularity adds to the score of an item in training
-    ranking_prior: Tensor  # [I]: the same in evaluation
+    popularities: Tensor  # [K, I]: log popularity for evaluation under each of `dampings`
+    evaluation: Tensor  # float64 [3]: weight of popularity, its damping and weight of co-occurrence in evaluation
     companions: Tensor  # int32 [U, K]: the items that co-occur most with a user's
-    companion_scores: Tensor  # [U, K]: what that adds to their scores, over the standard deviation of these
+    companion_scores: Tensor  # [U, K]: how often, in units of the spread of a user's scores
     present: Tensor | None  # bool [N, V]: which node has which content view; None where nothing is missing
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
@@ -204,13 +212,22 @@ class GTC(GeneralRecommender):
         self._start(dataset)
         if options.popularity:
             self.n_bias_columns = 1
+            self.register_buffer("prior", options.popularity * log_popularity(dataset), persistent=False)
             # Training draws interactions, evaluation users.
-            for name, damping in (("prior", 0.0), ("ranking_prior", options.popularity_damping)):
-                self.register_buffer(name, options.popularity * log_popularity(dataset, damping), persistent=False)
+            self.dampings = list(
+                dict.fromkeys([options.popularity_damping, *(DAMPINGS if options.calibration else ())])
+            )
+            popularities = torch.stack([log_popularity(dataset, damping) for damping in self.dampings])
+            self.register_buffer("popularities", popularities, persistent=False)
         if options.co_occurrence:
             companions, shares = co_occurring_items(dataset, options.co_occurrence_damping)
             self.register_buffer("companions", companions, persistent=False)
-            self.register_buffer("companion_scores", options.co_occurrence * shares, persistent=False)
+            self.register_buffer("companion_scores", shares, persistent=False)
+        configured = [options.popularity, options.popularity_damping, options.co_occurrence]
+        values = torch.tensor(configured, dtype=torch.float64)
+        self.register_buffer(
+            "evaluation", values, persistent=options.calibration
+        )  # in checkpoints: chosen by validation
         self.graph = self.interaction_graph(dataset)
         if options.leave_out:
             self.left_out = EdgesLeftOut(self.graph)
@@ -524,16 +541,30 @@ class GTC(GeneralRecommender):
         users, items = fused.split([self.n_users, self.n_items])
         if self.options.popularity:  # one more column, so that the product of both sides is the score
             users = torch.cat([users, users.new_ones(self.n_users, 1)], dim=1)
-            items = torch.cat([items, self.ranking_prior[:, None].to(items)], dim=1)
+            weight, damping, _ = self.evaluation.tolist()
+            prior = weight * self.popularities[self.dampings.index(damping)]
+            items = torch.cat([items, prior[:, None].to(items)], dim=1)
         return users, items
 
     def adjusted(self, scores: Tensor, users: Tensor) -> Tensor:
         """`scores` [B, I] of users [B], in place with what `co_occurrence` adds."""
         if self.options.co_occurrence:
             # How far products differ changes over training: what is added keeps its place beside them.
-            added = self.companion_scores[users].to(scores) * scores.std(dim=1, correction=0, keepdim=True)
+            weight = self.evaluation[2].to(scores) * scores.std(dim=1, correction=0, keepdim=True)
+            added = self.companion_scores[users].to(scores) * weight
             scores.scatter_add_(1, self.companions[users].long(), added)
         return scores
+
+    def evaluation_choices(self) -> dict[str, list[float]]:
+        if not self.options.calibration:
+            return {}
+        weights = {name: getattr(self.options, name) for name in WEIGHTS}
+        choices = {name: [w, *(w * factor for factor in WEIGHTS[name])] for name, w in weights.items() if w}
+        return choices | ({"popularity_damping": self.dampings} if self.options.popularity else {})
+
+    def evaluate_with(self, values: Mapping[str, float]) -> None:
+        for place, name in enumerate(("popularity", "popularity_damping", "co_occurrence")):
+            self.evaluation[place] = values.get(name, getattr(self.options, name))
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Interaction and content embeddings of all nodes as fusion has them, generated ones at the scale of the encoded."""

@@ -55,6 +55,8 @@ class DatasetShelf:
         return self.dataset
 
 
+CALIBRATION_USERS = 10_000  # the most by whom settings of evaluation are chosen
+
 _DATA_KEYS = (
     "data_path", "cache_dir", "inter_file_name", "field_separator", "user_id_field", "item_id_field", "split_field",
     "modalities", "modality_input", "nan_features", "missing_share", "filter_out_cold_start_users", "data_checks",
@@ -78,8 +80,10 @@ def pick_device(word: str) -> torch.device:
     return device
 
 
-def make_evaluator(config: Config, dataset: Dataset, split: str, device: torch.device) -> TopKEvaluator:
-    """The evaluator of one split under the settings of a run."""
+def make_evaluator(
+    config: Config, dataset: Dataset, split: str, device: torch.device, most_users: int | None = None
+) -> TopKEvaluator:
+    """The evaluator of one split under the settings of a run, for `most_users` of its users where there are more."""
     return TopKEvaluator(
         dataset,
         split,
@@ -88,6 +92,7 @@ def make_evaluator(config: Config, dataset: Dataset, split: str, device: torch.d
         config["protocol"],
         config["eval_batch_size"],
         device,
+        most_users,
     )
 
 
@@ -145,6 +150,9 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         metrics |= {"epochs": state.epoch, "valid_metric": trainer.valid_metric}
         if metrics["status"] == "finished":
             metrics["best_epoch"] = trainer.restore_best()
+            if model.evaluation_choices():
+                some = make_evaluator(config, dataset, "valid", device, CALIBRATION_USERS)
+                metrics["calibrated"] = trainer.calibrate(metrics["best_epoch"], some)
             valid = trainer.evaluate(trainer.validator)
             test = trainer.evaluate(make_evaluator(config, dataset, "test", device))
             metrics |= {"valid": valid.means(), "test": test.means()}

@@ -97,6 +97,7 @@ class TrainSettings:
         "train with dense products in bfloat16; weights, losses and evaluation stay float32", default=False
     )
     compile: bool = setting("compile a model's dense parts with torch.compile; evaluation goes without", default=False)
+    min_steps: int = setting("training steps before which no run is stopped early", low=0, default=0)
 
 
 @dataclass(frozen=True)

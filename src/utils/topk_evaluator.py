@@ -57,6 +57,7 @@ class TopKEvaluator:
         protocol: mmrec or strict.
         batch_size: users per call of the scorer.
         device: where scores are computed.
+        most_users: where the split has more users, only so many of them are evaluated, evenly spaced; None: all.
 
     Raises:
         UserError: if a cut-off is beyond the number of items.
@@ -71,6 +72,7 @@ class TopKEvaluator:
         protocol: str,
         batch_size: int,
         device: torch.device,
+        most_users: int | None = None,
     ) -> None:
         if max(topk) > dataset.n_items:
             raise UserError(f"topk: {max(topk)} is more than the {dataset.n_items} items of '{dataset.name}'")
@@ -78,6 +80,9 @@ class TopKEvaluator:
         self.batch_size, self.device, self.n_items = batch_size, device, dataset.n_items
         truth = dataset.splits[split]
         self.users, self.n_relevant = np.unique(truth.users, return_counts=True)
+        if most_users is not None and len(self.users) > most_users:
+            chosen = np.linspace(0, len(self.users) - 1, most_users).round().astype(int)
+            self.users, self.n_relevant = self.users[chosen], self.n_relevant[chosen]
         masked = ["train", "valid"] if protocol == "strict" and split == "test" else ["train"]
         mask_keys = np.unique(
             np.concatenate([dataset.splits[m].users * dataset.n_items + dataset.splits[m].items for m in masked])
@@ -88,7 +93,9 @@ class TopKEvaluator:
         self._mask_rows = torch.from_numpy(rows[rows >= 0]).to(device)
         self._mask_items = torch.from_numpy(mask_keys[rows >= 0] % dataset.n_items).to(device)
         self._mask_start = np.searchsorted(rows[rows >= 0], np.arange(len(self.users) + 1))
-        self._relevant = torch.from_numpy(row_of[truth.users] * dataset.n_items + truth.items).to(device)
+        evaluated = row_of[truth.users] >= 0
+        relevant = (row_of[truth.users] * dataset.n_items + truth.items)[evaluated]
+        self._relevant = torch.from_numpy(relevant).to(device)
 
     def evaluate(self, scorer: Scorer) -> Evaluation:
         """Ranks with `scorer`, which maps user ids [B] to scores [B, I].

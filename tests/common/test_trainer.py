@@ -131,6 +131,20 @@ def test_patience_counts_evaluations_and_not_epochs(tmp_path):
     assert saved_weight(tmp_path)[0] == 3
 
 
+@pytest.mark.parametrize(("min_steps", "stops_at"), [(0, 2), (2 * STEPS, 2), (2 * STEPS + 1, 3), (5 * STEPS, 5)])
+def test_no_run_is_stopped_early_before_as_many_steps(min_steps, stops_at, tmp_path):
+    trainer = make_trainer(tmp_path, [0.2, *[0.1] * 9], stopping_step=0, min_steps=min_steps)
+    trainer.fit()
+    assert trainer.state.epoch == stops_at
+    assert trainer.state.stopping.best_epoch == 1
+
+
+def test_what_is_better_before_those_steps_starts_patience_anew(tmp_path):
+    trainer = make_trainer(tmp_path, [0.2, 0.1, 0.1, 0.3, 0.1, 0.1, 0.1], stopping_step=1, min_steps=4 * STEPS)
+    trainer.fit()
+    assert (trainer.state.epoch, trainer.state.stopping.best_epoch) == (6, 4)
+
+
 def test_an_evaluation_takes_place_however_few_the_epochs(tmp_path):
     trainer = make_trainer(tmp_path, epochs=2, eval_step=10)
     trainer.fit()
@@ -464,7 +478,7 @@ def test_two_runs_with_one_seed_are_equal_and_with_another_are_not(model, go):
 
 
 def test_validation_results_are_to_the_bit_those_of_the_best_epoch(go):
-    result = go("GTC", learning_rate=0.05)
+    result = go("GTC", learning_rate=0.05, calibration=False)
     row = history(result.folder)[result.metrics["best_epoch"] - 1]
     assert {f"valid_{name}": value for name, value in result.metrics["valid"].items()} == {
         name: float(value) for name, value in row.items() if name.startswith("valid_")
@@ -526,6 +540,77 @@ def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(model, average,
         assert numbers(resumed) == numbers(whole), place
         assert_same_weights(weights(resumed), weights(whole))
         assert not (resumed.folder / "last.pt").exists(), "a finished run keeps no state"
+
+
+class Turned(GeneralRecommender):
+    """Scores that know the validation items, times what is chosen, to begin with upside down."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.weight = nn.Parameter(torch.zeros(4))
+        self.register_buffer("factor", torch.tensor(-1.0))
+        self.known = torch.zeros(self.n_items, self.n_users)
+        self.known[dataset.splits["valid"].items, dataset.splits["valid"].users] = 1
+
+    def calculate_loss(self, batch):
+        return self.weight.square().sum()
+
+    def forward(self):
+        return torch.eye(self.n_users), self.known
+
+    def adjusted(self, scores, users):
+        return scores.mul_(self.factor)
+
+    def evaluation_choices(self):
+        return {"factor": [-1.0, 0.0, 1.0]}
+
+    def evaluate_with(self, values):
+        self.factor.fill_(values["factor"])
+
+
+def test_settings_of_evaluation_are_those_that_validation_likes_best(go, monkeypatch):
+    monkeypatch.setattr(quick_start, "class_of", lambda config: Turned)
+    asked = []
+
+    def make_evaluator(*arguments, original=quick_start.make_evaluator):
+        asked.append(arguments[2:])
+        return original(*arguments)
+
+    monkeypatch.setattr(quick_start, "make_evaluator", make_evaluator)
+    result = go("BPR", epochs=1)
+    assert [split for split, *_ in asked] == ["valid", "valid", "test"]
+    assert asked[1][-1] == quick_start.CALIBRATION_USERS
+    assert result.metrics["calibrated"] == {"factor": 1.0}
+    assert weights(result)["model"]["factor"] == 1, "it is in the checkpoint"
+    found = {}
+    for factor in (-1.0, 0.0, 1.0):
+        monkeypatch.setattr(Turned, "evaluation_choices", lambda self, factor=factor: {"factor": [factor]})
+        found[factor] = go("BPR", epochs=1).metrics
+    for split in ("valid", "test"):
+        assert result.metrics[split] == found[1][split]
+        assert found[1][split] != found[0][split]
+    assert max(found, key=lambda factor: found[factor]["valid"]["recall@5"]) == 1
+
+
+def test_a_run_interrupted_while_settings_of_evaluation_are_chosen_goes_on_to_the_same(go, monkeypatch):
+    monkeypatch.setattr(quick_start, "class_of", lambda config: Turned)
+    whole = go("BPR", epochs=1)
+    assert whole.metrics["calibrated"] == {"factor": 1.0}
+    for last in (False, True):  # before and after the checkpoint holds them
+
+        def interrupted(self, epoch, validator, original=Trainer.calibrate, last=last):
+            if last:
+                original(self, epoch, validator)
+            raise Interrupted
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "calibrate", interrupted)
+            with pytest.raises(Interrupted):
+                go("BPR", epochs=1)
+        resumed = go("BPR", resume=True, epochs=1)
+        assert resumed.folder != whole.folder
+        assert numbers(resumed) == numbers(whole)
+        assert_same_weights(weights(resumed), weights(whole))
 
 
 def test_a_run_interrupted_twice_goes_on_to_the_same_bits(go, monkeypatch):

@@ -623,6 +623,51 @@ def test_singular_vectors_of_other_signs_do_not_change_a_checkpoint():
     torch.testing.assert_close(all_scores(other), all_scores(trained))
 
 
+def test_chosen_weights_of_evaluation_count_as_if_they_were_configured():
+    data = uneven(toy_dataset())
+    model = build("GTC", data, calibration=True)
+    start = all_scores(model)
+    chosen = {"popularity": 0.75, "popularity_damping": 0.5, "co_occurrence": 16.0}
+    model.evaluate_with(chosen)
+    configured = build("GTC", data, calibration=False, **chosen)
+    configured.load_state_dict({k: v for k, v in model.state_dict().items() if k != "evaluation"})
+    torch.testing.assert_close(all_scores(model), all_scores(configured))
+    assert not torch.allclose(all_scores(model), start, rtol=1e-3)
+    batch = one_batch(data, 40)
+    as_before = values(build("GTC", data, calibration=True).calculate_loss(batch))
+    assert values(model.calculate_loss(batch))["bpr"] == as_before["bpr"], "training keeps its prior"
+    other = build("GTC", data, calibration=True)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(all_scores(other), all_scores(model)), "they are part of a checkpoint"
+
+
+def test_what_may_be_chosen_for_evaluation_starts_from_what_is_configured():
+    data = toy_dataset()
+    choices = build("GTC", data, calibration=True).evaluation_choices()
+    assert list(choices) == ["co_occurrence", "popularity", "popularity_damping"]
+    assert choices["co_occurrence"] == [4, 0, 2, 8, 16, 32]
+    assert choices["popularity"] == [0.5, 0, 0.25, 0.75, 1, 1.5]
+    assert choices["popularity_damping"] == [0, 0.5]
+    options: list[tuple[dict[str, float], list[str]]] = [
+        ({"popularity": 0.0}, ["co_occurrence"]),
+        ({"co_occurrence": 0.0}, ["popularity", "popularity_damping"]),
+        ({"co_occurrence": 0.0, "popularity": 0.0}, []),
+    ]
+    for changes, left in options:
+        model = build("GTC", data, calibration=True, **changes)
+        assert list(model.evaluation_choices()) == left
+        model.evaluate_with({})
+        assert torch.isfinite(all_scores(model)).all()
+    damped = build("GTC", data, calibration=True, popularity_damping=0.3)
+    assert damped.evaluation_choices()["popularity_damping"] == [0.3, 0, 0.5]
+    for values_ in damped.evaluation_choices()["popularity_damping"]:
+        damped.evaluate_with({"popularity_damping": values_})
+        assert torch.isfinite(all_scores(damped)).all()
+    off = build("GTC", data, calibration=False)
+    assert off.evaluation_choices() == {}
+    assert "evaluation" not in off.state_dict()
+
+
 @pytest.mark.parametrize(
     ("missing", "knn_k", "share", "scaled", "popularity"),
     [(False, 3, 0, False, 0), (False, 3, 0.3, True, 0.5), (True, 3, 0.3, True, 1), (True, 0, 0.3, True, 0)],

@@ -98,6 +98,24 @@ def test_agrees_with_a_plain_implementation(seed, split, protocol, levels):
         assert evaluation.means()[name] == pytest.approx(np.mean(expected), abs=1e-12)
 
 
+@pytest.mark.parametrize("most", [1, 2, 5, 9, 1000])
+@pytest.mark.parametrize(("split", "protocol"), [("valid", "mmrec"), ("test", "strict")])
+def test_some_users_are_measured_as_they_are_among_all(split, protocol, most):
+    dataset = random_dataset(1)
+    scores = scores_of(dataset, 1, levels=3)
+    whole = evaluate(dataset, scores, split, protocol)
+    evaluator = TopKEvaluator(dataset, split, tuple(METRICS), CUTOFFS, protocol, 7, CPU, most)
+    some = evaluator.evaluate(lambda users: scores[users].clone())
+    place = np.searchsorted(whole.users, some.users)
+    assert len(some.users) == min(most, len(whole.users))
+    assert np.array_equal(whole.users[place], some.users)
+    assert np.array_equal(whole.topk[place], some.topk)
+    for name, values in some.values.items():
+        assert np.array_equal(whole.values[name][place], values), name
+    if 1 < most < len(whole.users):
+        assert set(some.users[[0, -1]]) == set(whole.users[[0, -1]]), "over the whole range"
+
+
 def test_protocols_differ_at_test_only():
     dataset = random_dataset()
     scores = scores_of(dataset)
