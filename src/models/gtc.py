@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.content_spectrum import content_spectrum, estimated_content_share
-from common.diffusion import Denoiser, LinearSchedule, root_mean_square
+from common.diffusion import Denoiser, LinearSchedule, root_mean_square, unit_rows
 from common.features import standardized_features
 from common.graph import EdgesLeftOut, SparseMatrix, SparseSymmetric
 from common.host import portable
@@ -187,6 +187,7 @@ class GTC(GeneralRecommender):
     companions: Tensor  # int32 [U, K]: the items that co-occur most with a user's
     companion_scores: Tensor  # [U, K]: how often, in units of the spread of a user's scores
     present: Tensor | None  # bool [N, V]: which node has which content view; None where nothing is missing
+    present_at_all: Tensor  # bool [V]: which views any node has
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
         super().__init__(config, dataset)
@@ -204,6 +205,8 @@ class GTC(GeneralRecommender):
         dataset = without_fills(dataset)
         made_of = {view: self.modalities if view == PRODUCT else [view] for view in self.views}
         self.register_buffer("present", view_presence(dataset, made_of), persistent=False)
+        at_all = None if self.present is None else self.present.any(dim=0)
+        self.register_buffer("present_at_all", at_all, persistent=False)
         if options.user_embedding:
             self.user_embedding = xavier_uniform_embedding(self.n_users, width)
         else:
@@ -360,14 +363,16 @@ class GTC(GeneralRecommender):
 
     def _gated(self, projected: Mapping[str, Tensor], graph: SparseSymmetric) -> dict[str, Tensor]:
         items = []
-        start = {view: self.item_embedding * torch.sigmoid(self.gates[view](x)) for view, x in projected.items()}
-        for view, own in self._kept(start).items():
-            gated = own
+        for k, (view, x) in enumerate(projected.items()):
+            gated = own = self.item_embedding * torch.sigmoid(self.gates[view](x))
             if self.item_graphs:
                 for _ in range(self.options.n_mm_layers):
                     gated = self.item_graphs[view](gated)
                 if self.own_share:
                     gated = gated.lerp(own, self.own_share)
+            if self.present is not None:  # zeros in place of a view would make what is fused of other length
+                there = self.present[self.n_users :, k : k + 1]
+                gated = torch.where(there, gated, own * there.any())
             items.append(gated)
         users = graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
         return {view: torch.cat(pair) for view, pair in zip(projected, zip(users, items, strict=True), strict=True)}
@@ -383,7 +388,7 @@ class GTC(GeneralRecommender):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Denoised content [B, D] of each view given the nodes' interaction embeddings, and in training the loss.
 
-        A node that by `there` (bool [B, V]) lacks a view has zeros for it, and no part in its loss.
+        A node that by `there` (bool [B, V]) lacks a view keeps what it has, of unit variance, and has no part in the loss.
         """
         generated, loss = {}, condition.new_zeros(())
         for k, (view, start) in enumerate(content.items()):
@@ -392,10 +397,10 @@ class GTC(GeneralRecommender):
                 loss = loss + own
             elif len(rows := there[:, k].nonzero()[:, 0]):
                 found, own = self._denoise_view(view, F.embedding(rows, start), F.embedding(rows, condition))
-                generated[view] = torch.zeros_like(start).index_copy(0, rows, found)
+                generated[view] = unit_rows(start).index_copy(0, rows, found)
                 loss = loss + own
             else:
-                generated[view] = torch.zeros_like(start)
+                generated[view] = unit_rows(start)
         return generated, loss
 
     def _denoise_view(self, view: str, start: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -447,6 +452,11 @@ class GTC(GeneralRecommender):
         """Which views nodes [B] (None: all) have, bool [B, V]; None where nothing is missing."""
         return self.present if self.present is None or nodes is None else self.present[nodes]
 
+    def _fused_there(self, nodes: Tensor | None) -> Tensor | None:
+        """Which views of nodes [B] are fused: `gated` ones for all, if anything has them."""
+        there = self._there(nodes)
+        return there if there is None or not self.gated else self.present_at_all.expand_as(there)
+
     def join(
         self, nodes: Tensor | None, interaction: Tensor, content: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
@@ -473,8 +483,7 @@ class GTC(GeneralRecommender):
         interaction = F.embedding(nodes, whole)
         content = {view: F.embedding(nodes, x) for view, x in views.items()}
         fused_content, generated, after = self.join(nodes, interaction, content)
-        there = self._there(nodes)
-        fused = self._smooth(self.fuse(interaction, fused_content, generated, there))
+        fused = self._smooth(self.fuse(interaction, fused_content, generated, self._fused_there(nodes)))
         user, pos, neg = F.embedding(place, fused)
         aligned = generated if generated and options.generated_in in ("all", "alignment") else content
         ego = batch_rows(batch, self.user_embedding, self.item_embedding)
@@ -489,7 +498,7 @@ class GTC(GeneralRecommender):
             if options.tc_scaled:
                 # A contrast of cosines pulls the harder the shorter its rows are, and BPR the weaker.
                 weight = weight * interaction.detach().square().sum(dim=1).mean()
-            terms["alignment"] = weight * self._align(interaction, aligned, place, there)
+            terms["alignment"] = weight * self._align(interaction, aligned, place, self._there(nodes))
         return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(*ego)}
 
     def _smooth(self, fused: Tensor) -> Tensor:
@@ -511,7 +520,8 @@ class GTC(GeneralRecommender):
         options = self.options
         kinds = {"users": place[:1], "items": place[1:2], "both": place[:2]}[options.tc_nodes]
         if options.aligned_views == "mean":
-            # Of a missing view the row is zero, and lengths do not count: this is the mean over the views present.
+            if there is not None:  # lengths do not count: with zeros for the others this is the mean over the views present
+                content = {view: x * there[:, k : k + 1] for k, (view, x) in enumerate(content.items())}
             views = [interaction, torch.stack([*content.values()]).mean(dim=0)]
             whole = None if there is None else there.any(dim=1)
         else:
@@ -537,7 +547,7 @@ class GTC(GeneralRecommender):
     def forward(self) -> tuple[Tensor, Tensor]:
         interaction, content, _ = self.encode()
         fused_content, generated, _ = self.join(None, interaction, content)
-        fused = self._smooth(self.fuse(interaction, fused_content, generated, self.present))
+        fused = self._smooth(self.fuse(interaction, fused_content, generated, self._fused_there(None)))
         users, items = fused.split([self.n_users, self.n_items])
         if self.options.popularity:  # one more column, so that the product of both sides is the score
             users = torch.cat([users, users.new_ones(self.n_users, 1)], dim=1)
@@ -569,7 +579,7 @@ class GTC(GeneralRecommender):
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Interaction and content embeddings of all nodes as fusion has them, generated ones at the scale of the encoded."""
         interaction, content, _ = self.encode()
-        used, _, _ = self.join(None, interaction, content)
+        used = self._kept(self.join(None, interaction, content)[0])
         found = {"id": interaction}
         for modality in self.modalities:
             x = used[modality]

@@ -548,22 +548,20 @@ class Gated:
         self.h = propagated(users, items + told)
         self.content = {}
         for view, y in projected.items():
-            gate = self.has[view][N_USERS:, None] / (
-                1 + np.exp(-(y @ p[f"gates.{view}.weight"].T + p[f"gates.{view}.bias"]))
-            )
+            gate = 1 / (1 + np.exp(-(y @ p[f"gates.{view}.weight"].T + p[f"gates.{view}.bias"])))
             s = graphs[view]
             rows = s.sum(axis=1)
             scale = np.array([r**-0.5 if r > 0 else 0.0 for r in rows])
             own = items * gate
             share = self.options.own_share if self.options.knn_k else 1
             e = share * own + (1 - share) * (scale[:, None] * s * scale) @ own
+            e = np.where(self.has[view][N_USERS:, None], e, own)
             self.content[view] = np.concatenate([graph[:N_USERS, N_USERS:] @ e, e])
         side = np.zeros_like(self.h)
         for view, c in self.content.items():
             w, b = p[f"preferences.{view}.weight"], p[f"preferences.{view}.bias"]
             side += c / (1 + np.exp(-(self.h @ w.T + b)))
-        views = np.array([self.has[view] for view in self.content]).sum(axis=0)  # that each node has
-        self.z = self.h + side / np.maximum(views, 1)[:, None]
+        self.z = self.h + side / len(self.content)
         taken = [
             len({u for u, j in zip(data.train.users, data.train.items, strict=True) if j == i}) for i in range(N_ITEMS)
         ]
