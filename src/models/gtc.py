@@ -217,9 +217,8 @@ class GTC(GeneralRecommender):
             self.n_bias_columns = 1
             self.register_buffer("prior", options.popularity * log_popularity(dataset), persistent=False)
             # Training draws interactions, evaluation users.
-            self.dampings = list(
-                dict.fromkeys([options.popularity_damping, *(DAMPINGS if options.calibration else ())])
-            )
+            tried = DAMPINGS if options.calibration else ()
+            self.dampings = list(dict.fromkeys([options.popularity_damping, *tried]))
             popularities = torch.stack([log_popularity(dataset, damping) for damping in self.dampings])
             self.register_buffer("popularities", popularities, persistent=False)
         if options.co_occurrence:
@@ -228,9 +227,7 @@ class GTC(GeneralRecommender):
             self.register_buffer("companion_scores", shares, persistent=False)
         configured = [options.popularity, options.popularity_damping, options.co_occurrence]
         values = torch.tensor(configured, dtype=torch.float64)
-        self.register_buffer(
-            "evaluation", values, persistent=options.calibration
-        )  # in checkpoints: chosen by validation
+        self.register_buffer("evaluation", values, persistent=options.calibration)  # in checkpoints if it may change
         self.graph = self.interaction_graph(dataset)
         if options.leave_out:
             self.left_out = EdgesLeftOut(self.graph)
@@ -520,7 +517,9 @@ class GTC(GeneralRecommender):
         options = self.options
         kinds = {"users": place[:1], "items": place[1:2], "both": place[:2]}[options.tc_nodes]
         if options.aligned_views == "mean":
-            if there is not None:  # lengths do not count: with zeros for the others this is the mean over the views present
+            if (
+                there is not None
+            ):  # lengths do not count: with zeros for the others this is the mean over the views present
                 content = {view: x * there[:, k : k + 1] for k, (view, x) in enumerate(content.items())}
             views = [interaction, torch.stack([*content.values()]).mean(dim=0)]
             whole = None if there is None else there.any(dim=1)
