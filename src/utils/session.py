@@ -145,12 +145,12 @@ def _outcome(result: Result) -> str:
     if metrics["status"] != "finished":
         return f"diverged: {metrics['error']}; what was computed is in {result.folder}"
     name = metrics["valid_metric"]
-    chosen = {k: v for k, v in metrics.get("calibrated", {}).items() if v != result.config[k]}
-    by_validation = "".join(f", {key} {value:g}" for key, value in chosen.items())
+    calibrated = metrics.get("calibrated", {})
+    chosen = ", ".join(f"{key} {value:g}" for key, value in calibrated.items() if value != result.config[key])
     return (
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: validation {name} {metrics['valid'][name]:.4f}, "
         f"test {name} {metrics['test'][name]:.4f} ({metrics['seconds']:.1f} s)"
-        + (f"; evaluation by validation with{by_validation[1:]}" if chosen else "")
+        + (f"; evaluation, by validation, with {chosen}" if chosen else "")
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from toys import CPU, ignore_progress, make_config, toy_dataset, train_loader
 from common import trainer as trainer_module
 from common.abstract_recommender import GeneralRecommender
 from common.trainer import Diverged, EarlyStopping, Trainer, loss_terms, make_optimizer
-from utils import quick_start
+from utils import quick_start, session
 from utils.errors import UserError
 from utils.registry import model_class
 from utils.runs import RunFolder
@@ -676,3 +677,17 @@ def test_a_run_that_diverges_says_so_in_its_results_and_keeps_what_there_was(go,
     assert result.metrics["test"] is None
     assert len(history(result.folder)) == 2
     assert all(torch.isfinite(tensor).all() for tensor in weights(result)["model"].values())
+
+
+def test_the_line_of_a_run_names_what_validation_has_chosen():
+    config = make_config("GTC", co_occurrence=4.0, popularity=0.5)
+    scores = {"recall@5": 0.25}
+    metrics = {"status": "finished", "valid_metric": "recall@5", "valid": scores, "test": scores, "seconds": 1.0}
+    metrics |= {"best_epoch": 3, "epochs": 9}
+    line = session._outcome(quick_start.Result(config, metrics, Path()))
+    assert line.endswith("test recall@5 0.2500 (1.0 s)")
+    metrics["calibrated"] = {"co_occurrence": 16.0, "popularity": 0.5}
+    assert (
+        session._outcome(quick_start.Result(config, metrics, Path()))
+        == f"{line}; evaluation, by validation, with co_occurrence 16"
+    )
