@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from typing import Any
 
@@ -89,9 +90,9 @@ def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
             )
             for (number, label), values in found.items()
         ]
-        unit = " interactions"  # written once, at the axis
-        shared = all(name.endswith(unit) for name in names)
-        shown = tuple(name.removesuffix(unit) if shared else name for name in names)
+        unit = re.compile(" interactions?$")  # written once, at the axis
+        shared = all(unit.search(name) for name in names)
+        shown = tuple(unit.sub("", name) if shared else name for name in names)
         x = Axis(f"{words} ({'training interactions' if shared else 'group'})", categories=shown)
         y = Axis(f"test {metric_name(metric)} (share, 0 to 1)", zero=True)
 

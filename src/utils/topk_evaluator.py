@@ -178,7 +178,7 @@ def evaluate_groups(
             degree = np.bincount(dataset.train.users, minlength=dataset.n_users)[evaluation.users]
             bounds = np.unique(np.quantile(degree, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
             edges = [*bounds[:-1], bounds[-1] + 1] if len(bounds) > 1 else [bounds[0], bounds[0] + 1]
-            masks = {f"{a}-{b - 1} interactions": (degree >= a) & (degree < b) for a, b in itertools.pairwise(edges)}
+            masks = {_interactions(a, b - 1): (degree >= a) & (degree < b) for a, b in itertools.pairwise(edges)}
         elif dataset.truth is not None:
             joint = dataset.truth.joint_user[evaluation.users]
             masks = {"modalities together": joint, "one modality": ~joint}
@@ -190,6 +190,12 @@ def evaluate_groups(
             if mask.any()
         }
     return results
+
+
+def _interactions(least: int, most: int) -> str:
+    if least < most:
+        return f"{least}-{most} interactions"
+    return f"{most} interaction{'s' if most != 1 else ''}"
 
 
 def _by_popularity(evaluation: Evaluation, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:
