@@ -24,13 +24,13 @@ import torch
 from bench import alternate, config_for, median
 
 from common.trainer import loss_terms, make_optimizer
-from utils.config import Config
-from utils.dataloader import TrainLoader
-from utils.dataset import Dataset, load_dataset
+from runner.quick_start import build_model, make_evaluator
+from runner.registry import available_models, model_class
+from utils.config.configuration import Config
+from utils.data.dataloader import TrainLoader
+from utils.data.dataset import Dataset, load_dataset
+from utils.data.synthetic import SIZES
 from utils.memory import check_fits
-from utils.quick_start import build_model, make_evaluator
-from utils.registry import available_models, model_class
-from utils.synthetic import SIZES
 
 CPU = torch.device("cpu")
 LARGE = ("FREEDOM", "MGCN", "BM3", "DRAGON")

@@ -11,10 +11,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from utils.config import Config, Request, resolve
-from utils.dataset import Dataset, load_dataset
+from runner.registry import model_class
+from utils.config.configuration import Config, Request, resolve
+from utils.data.dataset import Dataset, load_dataset
 from utils.memory import keep_freed_memory
-from utils.registry import model_class
 
 keep_freed_memory()  # as a run does
 

@@ -4,7 +4,7 @@ Recall@20 on the test items, training items left out, of
 - popularity: how many users took the item in training;
 - linear: for each user the mean of the true attributes of its training items, as weights of those attributes;
 - Bayes: the posterior mean of p(i | u) given the user's training items, by one who knows all attributes of all items and
-  the law that users are drawn from (utils/synthetic.py), the strength of an interest in six steps;
+  the law that users are drawn from (utils/data/synthetic.py), the strength of an interest in six steps;
 - oracle: one who knows the users, too.
 No model that learns items and users from the training interactions can be expected above Bayes.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from utils.synthetic import TEST, TRAIN, SyntheticSpec, generate
+from utils.data.synthetic import TEST, TRAIN, SyntheticSpec, generate
 
 K = 20
 SHRINKAGE = (

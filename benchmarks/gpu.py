@@ -32,10 +32,10 @@ from common.losses import bpr_loss, half_squared_l2_over_batch
 from common.precision import mixed_precision
 from common.trainer import loss_terms, make_optimizer
 from models.gtc import GTC
-from utils.dataloader import TrainLoader
-from utils.dataset import Dataset
-from utils.quick_start import build_model, make_evaluator, seed_everything
-from utils.synthetic import SIZES
+from runner.quick_start import build_model, make_evaluator, seed_everything
+from utils.data.dataloader import TrainLoader
+from utils.data.dataset import Dataset
+from utils.data.synthetic import SIZES
 
 WARM_UP = 8  # steps
 

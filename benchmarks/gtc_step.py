@@ -33,11 +33,11 @@ from common.calibration import by_validation
 from common.compiling import compile_dense_methods
 from common.precision import mixed_precision
 from common.trainer import make_optimizer
-from utils.dataloader import TrainLoader
-from utils.dataset import Dataset
-from utils.quick_start import CALIBRATION_USERS, build_model, make_evaluator
-from utils.synthetic import SIZES
-from utils.topk_evaluator import Evaluation, TopKEvaluator
+from runner.quick_start import CALIBRATION_USERS, build_model, make_evaluator
+from utils.data.dataloader import TrainLoader
+from utils.data.dataset import Dataset
+from utils.data.synthetic import SIZES
+from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator
 
 CPU = torch.device("cpu")
 DENOISED = {"denoising": "after", "generated_in": "gates"}

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from common.graph import bipartite_adjacency, normalize_symmetric
 from common.trainer import make_optimizer
-from utils.dataloader import TrainLoader
-from utils.dataset import Dataset, load_dataset
+from runner.quick_start import build_model, make_evaluator
+from utils.data.dataloader import TrainLoader
+from utils.data.dataset import Dataset, load_dataset
+from utils.data.synthetic import SIZES
 from utils.paths import default_data_path
-from utils.quick_start import build_model, make_evaluator
-from utils.synthetic import SIZES
 
 CPU = torch.device("cpu")
 

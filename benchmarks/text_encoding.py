@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from prepare.encode import encode
 from prepare.store import ContentStore
 from utils.errors import UserError
-from utils.runs import peak_memory_bytes
+from utils.runs.run_folder import peak_memory_bytes
 
 MAKERS = ("Norvik", "Alba", "Tessel", "Brighton & Co", "Oakline", "Peregrin", "Sundial", "Marlow")
 PRAISE = (

@@ -18,9 +18,9 @@ import torch
 from bench import config_for, synthetic
 
 from common.user_graph import UserGraph
-from utils.dataset import load_dataset
-from utils.runs import peak_memory_bytes
-from utils.synthetic import SIZES
+from utils.data.dataset import load_dataset
+from utils.data.synthetic import SIZES
+from utils.runs.run_folder import peak_memory_bytes
 
 K = 40
 

@@ -9,7 +9,7 @@ from pathlib import Path
 if str(Path(__file__).resolve().parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from utils.cli import main
+from cli.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

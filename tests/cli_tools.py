@@ -44,7 +44,7 @@ class Outcome:
 
 def run_here(*words: object) -> Outcome:
     """Runs a command in this process."""
-    from utils.cli import main
+    from cli.command_line import main
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -209,8 +209,8 @@ def serve(source: str, log: str) -> None:
     sys.path[0] = source
     import torch
 
-    import utils.session  # noqa: F401 (loads all that a run needs)
-    from utils.cli import main
+    import runner.session  # noqa: F401 (loads all that a run needs)
+    from cli.command_line import main
 
     torch.use_deterministic_algorithms(False)  # loads what PyTorch loads late
 

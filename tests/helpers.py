@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from utils.config import Config, Request, resolve
-from utils.dataset import Dataset, make_splits
+from utils.config.configuration import Config, Request, resolve
+from utils.config.schema import setting
+from utils.data.dataset import Dataset, make_splits
 from utils.errors import UserError
-from utils.schema import setting
 
 ROWS = (
     *((0, 0, 0), (0, 1, 0), (0, 3, 1), (0, 2, 2)),

@@ -778,7 +778,7 @@ def test_resume_with_other_code(world: Path, tmp_path_factory: pytest.TempPathFa
     with open(code / "models" / "vbpr.py", "a") as file:
         file.write("\n")
     monkeypatch.setattr("utils.paths.SOURCE", code)
-    monkeypatch.setattr("utils.registry.MODELS", code / "models")
+    monkeypatch.setattr("runner.registry.MODELS", code / "models")
     refused(world, *words, says="the code has changed since this run began; start it anew without --resume")
 
 
@@ -886,6 +886,6 @@ def test_in_a_process_of_its_own(case: str, world: Path):
 
 def test_an_error_of_ours_is_not_hidden(world: Path, monkeypatch: pytest.MonkeyPatch):
     """What is no mistake of the user keeps its traceback."""
-    monkeypatch.setattr("utils.session.run_all", lambda *_, **__: json.loads("{"))
+    monkeypatch.setattr("runner.session.run_all", lambda *_, **__: json.loads("{"))
     with pytest.raises(json.JSONDecodeError):
         run_here(*TRAIN, *places(world))

@@ -476,7 +476,7 @@ def test_best_lays_the_published_setting_of_the_data_set_over_the_model_s(
     shutil.copytree(CONFIGS, configs)
     (configs / "best" / "toy").mkdir(parents=True)
     (configs / "best" / "toy" / "LightGCN.yaml").write_text("n_ui_layers: 3\nreg_weight: 0.5\n")
-    monkeypatch.setattr("utils.config.CONFIGS", configs)
+    monkeypatch.setattr("utils.config.configuration.CONFIGS", configs)
     outcome = trained("-m", "LightGCN", "BPR", "-d", "toy", *own, *FEW, "--best", "--reg_weight", "0.25")
     assert "note: no best setting of BPR on toy is published; its defaults are used" in outcome.out
     assert "of LightGCN on toy" not in outcome.out

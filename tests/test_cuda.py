@@ -16,10 +16,10 @@ from toys import CPU, WIDTHS, make_config, on_double, one_batch, total, toy_data
 from common.compiling import compile_dense_methods
 from common.precision import mixed_precision
 from common.trainer import loss_terms, make_optimizer
-from utils.dataloader import TrainLoader
-from utils.dataset import Dataset
-from utils.quick_start import build_model, make_evaluator
-from utils.registry import available_models, model_class
+from runner.quick_start import build_model, make_evaluator
+from runner.registry import available_models, model_class
+from utils.data.dataloader import TrainLoader
+from utils.data.dataset import Dataset
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
 

@@ -257,7 +257,7 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr("utils.paths.SOURCE", code)
-        patch.setattr("utils.registry.MODELS", code / "models")
+        patch.setattr("runner.registry.MODELS", code / "models")
         patch.setattr("os.fsync", full_at_the_ninth)
         outcome = run_here(*words, "--quiet")
     assert outcome.code == 2
@@ -387,7 +387,7 @@ def test_a_run_that_is_going_on_is_not_taken_up_by_another(code: Path, data: Pat
         # This process runs the code of the tree: it is to stop at the lock, not at a difference in code.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("utils.paths.SOURCE", code)
-            patch.setattr("utils.registry.MODELS", code / "models")
+            patch.setattr("runner.registry.MODELS", code / "models")
             patch.setattr("common.trainer.Trainer.fit", taken_up)
             second = run_here(*words, "--resume")
     finally:

@@ -28,12 +28,12 @@ from cli_tools import (
 from helpers import problems_of
 from toys import CPU, N_ITEMS, N_USERS, one_batch, toy_dataset
 
-from common.foreign import ForeignConfig, TrainingData, linked_data
-from utils.config import Request, resolve
-from utils.plugin import load_class, read_model_file
-from utils.quick_start import build_model
-from utils.registry import class_of, model_keys
-from utils.runs import identity, read_torch, write_torch
+from mmrec.foreign import ForeignConfig, TrainingData, linked_data
+from mmrec.plugin import load_class, read_model_file
+from runner.quick_start import build_model
+from runner.registry import class_of, model_keys
+from utils.config.configuration import Request, resolve
+from utils.runs.run_folder import identity, read_torch, write_torch
 
 PLUGINS = Path(__file__).parent / "plugins"
 FEW = ("--epochs", "3", "--quiet")
@@ -407,7 +407,7 @@ def test_what_a_file_writes_beside_the_data_lands_in_the_cache(tmp_path):
 
 
 def test_other_settings_have_a_folder_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.foreign.default_cache_path", lambda: tmp_path)
+    monkeypatch.setattr("mmrec.foreign.default_cache_path", lambda: tmp_path)
     data = toy_dataset()
     one, two = (linked_data(settings_of("CONTENTGRAPH", feat_embed_dim=width), data) for width in (8, 9))
     assert one != two

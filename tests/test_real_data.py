@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.cli import main
+from cli.command_line import main
 from utils.paths import DATA_VARIABLE
 
 DATA = Path(os.environ.get(DATA_VARIABLE, "no-such-folder"))

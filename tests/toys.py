@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender
-from utils.config import Config, Request, resolve
-from utils.dataloader import TrainLoader
-from utils.dataset import Dataset, Split
-from utils.quick_start import build_model
-from utils.registry import model_class
-from utils.schema import keys_of
+from runner.quick_start import build_model
+from runner.registry import model_class
+from utils.config.configuration import Config, Request, resolve
+from utils.config.schema import keys_of
+from utils.data.dataloader import TrainLoader
+from utils.data.dataset import Dataset, Split
 
 CPU = torch.device("cpu")
 

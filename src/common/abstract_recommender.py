@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.graph import SparseSymmetric, normalized_interaction_graph
 from common.scoring import score_all_items
-from utils.dataset import Dataset
+from utils.data.dataset import Dataset
 
 Loss = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 

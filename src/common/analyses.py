@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.dataset import Split
+from utils.data.dataset import Split
 
 Embeddings = tuple[Tensor, Tensor]  # users [U, D] and items [I, D]
 

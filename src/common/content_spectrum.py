@@ -26,7 +26,7 @@ from common.features import leading_directions, standardized_features
 from common.spectral import FOLDS, NEGLIGIBLE, HeldOut, folds, held_out, normalized_interactions, unit_mean_square
 
 if TYPE_CHECKING:
-    from utils.dataset import Dataset
+    from utils.data.dataset import Dataset
 
 COMPONENTS = 256  # of a modality that are looked at
 MOST_PRODUCTS = 1024  # columns

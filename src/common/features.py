@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from common.initial import xavier_normal_embedding
 
 if TYPE_CHECKING:
-    from utils.dataset import Dataset
+    from utils.data.dataset import Dataset
 
 ITERATIONS = 4
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from common.precision import single_precision
 
 if TYPE_CHECKING:
-    from utils.dataset import Dataset
+    from utils.data.dataset import Dataset
 
 
 def bipartite_adjacency(

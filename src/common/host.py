@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from common.abstract_recommender import GeneralRecommender
 from common.graph import SparseSymmetric, normalized_interaction_graph
 from common.scoring import score_all_items
+from utils.config.schema import Key, check_value, keys_of
 from utils.errors import UserError
-from utils.schema import Key, check_value, keys_of
 
 Model = TypeVar("Model", bound=type[GeneralRecommender])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from utils.dataset import Dataset
+    from utils.data.dataset import Dataset
 
 
 def view_presence(dataset: Dataset, made_of: Mapping[str, Sequence[str]]) -> Tensor | None:

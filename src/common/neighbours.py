@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.precision import single_precision
-from utils.topk import ranked_topk
+from utils.evaluation.topk import ranked_topk
 
 if TYPE_CHECKING:
-    from utils.dataset import Dataset
+    from utils.data.dataset import Dataset
 
 BLOCK_ENTRIES = 2**24  # similarities computed at a time
 PRODUCT_WORK = 2**24  # multiplications of a block of a sparse product

@@ -20,7 +20,7 @@ from torch import Tensor
 from common.features import leading_directions
 
 if TYPE_CHECKING:
-    from utils.dataset import Dataset
+    from utils.data.dataset import Dataset
 
 NEGLIGIBLE = 1e-6  # of the largest singular value
 RIDGE = 1e-4  # penalty of the logistic regression

@@ -17,11 +17,11 @@ from torch import Tensor
 from common.abstract_recommender import GeneralRecommender, Loss
 from common.calibration import by_validation
 from common.precision import mixed_precision
-from utils.config import Config
-from utils.dataloader import TrainLoader
+from utils.config.configuration import Config
+from utils.data.dataloader import TrainLoader
 from utils.errors import UserError
-from utils.runs import RunFolder, on_cpu, read_torch, write_csv, write_torch
-from utils.topk_evaluator import Evaluation, TopKEvaluator
+from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator
+from utils.runs.run_folder import RunFolder, on_cpu, read_torch, write_csv, write_torch
 
 CHECK_EVERY = 50  # steps between two looks at the losses: on a GPU each look waits for it
 

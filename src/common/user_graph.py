@@ -25,7 +25,7 @@ from common.graph import SparseMatrix
 from common.neighbours import largest_co_occurrences
 
 if TYPE_CHECKING:
-    from utils.dataset import Dataset
+    from utils.data.dataset import Dataset
 
 PADDINGS = ("resample", "none")
 

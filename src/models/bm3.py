@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from common.abstract_recommender import GeneralRecommender
 from common.initial import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import frobenius_over_batch, mean_cosine
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

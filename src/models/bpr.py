@@ -20,8 +20,8 @@ from common.abstract_recommender import GeneralRecommender
 from common.initial import xavier_normal_embedding
 from common.losses import bpr_loss, frobenius_over_batch
 from common.scoring import batch_rows
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ from common.losses import log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
 from common.scoring import batch_rows
 from common.user_graph import PADDINGS, UserGraph
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 HOPS = 2  # over the user-item graph; fixed in the released code
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from common.abstract_recommender import GeneralRecommender
 from common.graph import sparse_product
 from common.neighbours import SparseRows
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

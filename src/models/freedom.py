@@ -31,8 +31,8 @@ from common.initial import xavier_uniform_embedding
 from common.losses import log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
 from common.scoring import batch_rows
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

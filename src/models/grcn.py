@@ -31,8 +31,8 @@ from common.graph import EdgePattern
 from common.initial import xavier_normal_embedding, xavier_normal_linear
 from common.losses import log_sigmoid_bpr_loss
 from common.scoring import batch_rows
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,11 @@ from common.spectral import (
     spectral_embeddings,
 )
 from common.user_graph import UserGraph
+from utils.config.schema import fill, setting
 from utils.errors import UserError
-from utils.schema import fill, setting
 
 if TYPE_CHECKING:
-    from utils.dataset import Dataset
+    from utils.data.dataset import Dataset
 
 EVAL_BLOCK = 8192  # nodes generated at a time at evaluation
 MAX_SCALE = 100.0  # of the contrastive logits

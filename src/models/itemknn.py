@@ -26,8 +26,8 @@ from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender
 from common.neighbours import SparseRows, largest_co_occurrences, score_by_neighbours
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

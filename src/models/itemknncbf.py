@@ -25,8 +25,8 @@ from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender
 from common.neighbours import SparseRows, nearest_neighbours, score_by_neighbours
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, log_sigmoid_bpr_loss
 from common.neighbours import nearest_neighbours, weighted_item_graph
 from common.scoring import batch_rows
-from utils.dataset import Dataset
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 from utils.errors import UserError
-from utils.schema import fill, setting
 
 
 @dataclass(frozen=True)

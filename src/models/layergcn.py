@@ -27,8 +27,8 @@ from common.graph import degree_sensitive_weights, draw_without_replacement, pru
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2
 from common.scoring import batch_rows
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 LEAST_LENGTH = 1e-8  # of the product of lengths that a cosine divides by
 

@@ -31,8 +31,8 @@ from common.graph import SparseMatrix
 from common.initial import xavier_uniform_embedding
 from common.losses import candidate_cross_entropy, frobenius_over_batch, log_sigmoid_bpr_loss
 from common.scoring import batch_rows
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 TEMPERATURE = 0.2
 NOISE_SEED = 0  # of the fixed noise of an evaluation

@@ -29,8 +29,8 @@ from common.graph import SparseMatrix
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, in_batch_info_nce, log_sigmoid_bpr_loss
 from common.neighbours import weighted_item_graph
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

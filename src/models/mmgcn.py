@@ -32,8 +32,8 @@ from common.graph import SparseMatrix
 from common.initial import xavier_normal_embedding, xavier_normal_linear
 from common.losses import log_sigmoid_bpr_loss
 from common.scoring import batch_rows
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 N_LAYERS = 3
 

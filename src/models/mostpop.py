@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender
-from utils.dataset import Dataset
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ from common.initial import xavier_uniform_embedding
 from common.losses import in_batch_info_nce, log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
 from common.scoring import batch_rows
-from utils.dataset import Dataset
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 from utils.errors import UserError
-from utils.schema import fill, setting
 
 KEPT_SHARE = 0.3  # of the edges, in local mode
 SMALLEST = 1e-3  # absolute value of an entry that global mode keeps

@@ -27,8 +27,8 @@ from common.abstract_recommender import GeneralRecommender
 from common.graph import EdgePattern
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, mean_cosine
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

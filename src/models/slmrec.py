@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from common.abstract_recommender import GeneralRecommender
 from common.initial import xavier_uniform_embedding, xavier_uniform_linear
 from common.losses import in_batch_info_nce
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from torch import Tensor
 from common.abstract_recommender import GeneralRecommender
 from common.initial import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import bpr_loss, frobenius_over_batch
-from utils.dataset import Dataset
-from utils.schema import fill, setting
+from utils.config.schema import fill, setting
+from utils.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from prepare.formats import READERS, WRITERS, Table
 from prepare.interactions import write_mapping
 from prepare.pipeline import make_place, whole_file
-from utils.dataset import SPLITS
+from utils.data.dataset import SPLITS
 from utils.errors import UserError, nearest
-from utils.runs import write_bytes
+from utils.runs.run_folder import write_bytes
 
 COMPANIONS = ("*_feat.npy", "*_mask.npy", "*mapping*.csv", "*mapping*.tsv")
 USAGE = """\
@@ -124,7 +124,7 @@ def pickle_user_graph(source: Path, target: Path) -> tuple[int, int]:
     Raises:
         UserError: if the source is not of that form, or the target cannot be written.
     """
-    from utils.user_graph_file import read_arrays
+    from utils.data.user_graph_file import read_arrays
 
     try:
         with open(source, "rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -143,7 +143,7 @@ def pickle_user_graph(source: Path, target: Path) -> tuple[int, int]:
 
 
 def _convert_graph(source: Path, target: Path) -> list[str]:
-    from utils.user_graph_file import convert_user_graph
+    from utils.data.user_graph_file import convert_user_graph
 
     kinds = source.suffix, target.suffix
     if kinds not in ((".npy", ".npz"), (".npz", ".npy")):
@@ -156,7 +156,7 @@ def _convert_graph(source: Path, target: Path) -> list[str]:
 
 def convert_command(arguments: list[str]) -> int:
     """The command `convert`; returns the exit code."""
-    from utils.cli import take_apart
+    from cli.command_line import take_apart
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)

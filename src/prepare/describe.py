@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.checks import read_raw
 from prepare.splits import counts_of, recognise
-from utils.audit import read_raw
-from utils.config import Request, resolve
-from utils.dataset import SPLITS, discover_features
+from utils.config.configuration import Request, resolve
+from utils.data.dataset import SPLITS, discover_features
+from utils.data.missing_modalities import read_mask
 from utils.errors import UserError
-from utils.missing import read_mask
 
 BLOCK = 512  # rows of features at a time
 CENTRED = 0.1  # length of the mean row over the mean length of rows, below which features count as centred
@@ -393,11 +393,11 @@ def degree_plot(description: Description) -> str:
 
 def describe_command(arguments: list[str]) -> int:
     """The command `describe`; returns the exit code."""
+    from cli.command_line import take_apart
     from prepare.pipeline import make_place
-    from utils.cli import take_apart
-    from utils.config import data_folder
+    from utils.config.configuration import data_folder
     from utils.errors import nearest
-    from utils.runs import write_bytes, write_json
+    from utils.runs.run_folder import write_bytes, write_json
 
     usage = "describe NAME [--data_path DIR] [--output FILE.json] [--plots DIR]"
     if not arguments or arguments[0] in ("-h", "--help"):

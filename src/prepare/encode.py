@@ -31,9 +31,9 @@ from prepare.encoders import TEXT, Encoder, EncoderSpec, build, check_spec, desc
 from prepare.features import write_mask
 from prepare.pipeline import WORK
 from prepare.store import ContentStore
+from utils.data.missing_modalities import mask_path
 from utils.errors import UserError
-from utils.missing import mask_path
-from utils.runs import TEMPORARY, make_folder, write_bytes
+from utils.runs.run_folder import TEMPORARY, make_folder, write_bytes
 
 VERSION = 1  # of what is computed here
 SHOWN = 20  # ids and reasons in a manifest

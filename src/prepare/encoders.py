@@ -16,8 +16,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from prepare import tfidf
+from utils.config.schema import check_value, fill, keys_of, setting
 from utils.errors import UserError, nearest
-from utils.schema import check_value, fill, keys_of, setting
 
 TEXT, IMAGE = "text", "image"
 POOLINGS = ("mean", "max", "cls", "flatten")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from prepare.lines import NOT_KEPT, Advance, Tally
 from prepare.pipeline import whole_file
+from utils.data.missing_modalities import mask_path
 from utils.errors import UserError
-from utils.missing import mask_path
 
 KEY_BYTES = 10  # an ASIN
 FILLS = ("zero", "mean")

@@ -23,8 +23,8 @@ from pandas.api.types import is_numeric_dtype
 
 from prepare.pickles import load_pickle
 from prepare.tables import KNOWN_COLUMNS, SPLIT_WORDS
-from utils.config import Request, resolve
-from utils.dataset import SPLITS
+from utils.config.configuration import Request, resolve
+from utils.data.dataset import SPLITS
 from utils.errors import UserError
 
 RECBOLE_TYPES = {"rating": "float", "timestamp": "float"}  # of further columns: token

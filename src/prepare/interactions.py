@@ -237,7 +237,7 @@ def load(path: Path) -> Interactions:
 
 
 def write_mapping(path: Path, ids: Sequence[str], field: str) -> None:
-    """Writes original ids and their numbers, tab-separated, as `utils.id_mapping` reads them."""
+    """Writes original ids and their numbers, tab-separated, as `utils.data.id_mapping` reads them."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(["original", field])

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prepare.encoders import TEXT, Encoder, EncoderSpec, versions
+from runner.quick_start import pick_device
 from utils.errors import UserError, nearest
-from utils.quick_start import pick_device
 
 SEED = 0  # of random weights
 BROKEN = (pickle.UnpicklingError, struct.error, zipfile.BadZipFile)

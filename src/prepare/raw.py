@@ -1,7 +1,7 @@
 """Raw files in the formats of the public Amazon sets (2014, 2023) and of people's own tables, of any size.
 
-Interactions come from the planted model of utils/synthetic.py, so that there is something to learn. Around this core, of
-which every user and item has at least five, lie ratings that the 5-core takes away, in two rounds. Defects are planted in
+Interactions come from the planted model of utils/data/synthetic.py, so that there is something to learn. Around this core,
+of which every user and item has at least five, lie ratings that the 5-core takes away, in two rounds. Defects are planted in
 counted numbers; what was planted is returned and written to `generated.json`.
 """
 
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.data.synthetic import SIZES as SETS
+from utils.data.synthetic import SyntheticSpec, Truth, generate
 from utils.errors import UserError, nearest
-from utils.synthetic import SIZES as SETS
-from utils.synthetic import SyntheticSpec, Truth, generate
 
 CORE = 5  # interactions that every user and item of the core has
 MANY_ITEMS = 2000
@@ -109,7 +109,7 @@ class RawSpec:
 
 
 def _as_published(name: str, category: str, ratings: int, items: int) -> RawSpec:
-    """The core of a set of utils/synthetic.py, in a category of so many ratings and items in all."""
+    """The core of a set of utils/data/synthetic.py, in a category of so many ratings and items in all."""
     core = SETS[name]
     return RawSpec(
         category=category,
@@ -272,7 +272,7 @@ def write_raw(spec: RawSpec, folder: Path, source: str = "amazon2014") -> dict[s
     """
     from prepare import raw_formats
     from prepare.pipeline import make_place
-    from utils.runs import write_json
+    from utils.runs.run_folder import write_json
 
     if (folder / "generated.json").exists():
         raise UserError(f"generate_raw: {folder} holds generated files already: delete it or choose another folder")
@@ -296,8 +296,8 @@ def write_raw(spec: RawSpec, folder: Path, source: str = "amazon2014") -> dict[s
 
 def raw_command(arguments: list[str]) -> int:
     """The command `generate_raw`; returns the exit code."""
-    from utils.cli import take_apart
-    from utils.config import parse_yaml
+    from cli.command_line import take_apart
+    from utils.config.configuration import parse_yaml
 
     usage = f"generate_raw DIR [--source {'|'.join(SOURCES)}] [--size {'|'.join(SIZES)}] [--KEY VALUE ...]"
     fields = {entry.name: entry for entry in dataclasses.fields(RawSpec)}

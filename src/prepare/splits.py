@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prepare.interactions import Interactions
-from utils.config import read_yaml
-from utils.dataset import SPLITS, content_hash
+from utils.config.configuration import read_yaml
+from utils.data.dataset import SPLITS, content_hash
 from utils.errors import UserError
 from utils.paths import CONFIGS
 

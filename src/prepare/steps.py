@@ -20,9 +20,9 @@ from prepare.image_check import checker
 from prepare.lines import NOT_KEPT, Tally
 from prepare.pipeline import Pipeline, Progress, Step, whole_file
 from prepare.store import FILE, ContentStore, compact, file_rows, image_files
+from utils.data.missing_modalities import mask_path
 from utils.errors import UserError
-from utils.missing import mask_path
-from utils.runs import make_folder, write_json
+from utils.runs.run_folder import make_folder, write_json
 
 OWN = "own"
 SOURCES = ("amazon2014", "amazon2023", OWN)
@@ -376,8 +376,8 @@ class Steps:
     def verify(self, progress: Progress) -> dict[str, Any]:
         """Reads the data set as a run would, and checks that its parts belong together."""
         from prepare.describe import describe
-        from utils.config import Request, resolve
-        from utils.dataset import load_dataset
+        from utils.config.configuration import Request, resolve
+        from utils.data.dataset import load_dataset
 
         o = self.o
         problems = []

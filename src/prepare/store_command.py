@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from cli.command_line import take_apart
 from prepare.store import FILE, ContentStore, compact
-from utils.cli import take_apart
-from utils.config import Request, data_folder
+from utils.config.configuration import Request, data_folder
 from utils.errors import UserError, nearest
 
 USAGE = """\

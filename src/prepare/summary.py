@@ -18,9 +18,9 @@ from prepare.image_check import STRUCTURE
 from prepare.lines import tally_lines
 from prepare.pipeline import Hashes, read_record
 from prepare.steps import Options
-from utils.dataset import SPLITS
+from utils.data.dataset import SPLITS
 from utils.paths import SOURCE
-from utils.runs import write_json
+from utils.runs.run_folder import write_json
 
 SHOWN = 10  # items that something went wrong with
 

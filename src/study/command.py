@@ -11,19 +11,19 @@ from typing import Any
 import torch
 import yaml
 
+from cli.command_line import take_apart, whole_number
 from common.trainer import Trainer
+from runner.quick_start import DatasetShelf, build_model, make_evaluator, pick_device
+from runner.registry import class_of
 from study.execute import How, execute, unfinished
 from study.plan import Scores, Trial, plan
 from study.results import load, read_json
 from study.spec import Study, changed, read_study
-from utils.cli import take_apart, whole_number
-from utils.config import Request, data_folder
-from utils.dataloader import TrainLoader
+from utils.config.configuration import Request, data_folder
+from utils.data.dataloader import TrainLoader
 from utils.errors import UserError, nearest
 from utils.paths import PROJECT
-from utils.quick_start import DatasetShelf, build_model, make_evaluator, pick_device
-from utils.registry import class_of
-from utils.runs import RunFolder, make_folder, write_bytes, write_json
+from utils.runs.run_folder import RunFolder, make_folder, write_bytes, write_json
 
 USAGE = """\
 usage: main.py study FILE.yaml [options]

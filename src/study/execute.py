@@ -23,14 +23,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from runner.quick_start import DatasetShelf, check_resumable, other_code, pick_device, run
+from runner.registry import class_of
 from study.plan import Trial
 from study.results import read_json, status_of
 from utils.errors import UserError
 from utils.memory import check_fits
 from utils.paths import SOURCE
-from utils.quick_start import DatasetShelf, check_resumable, other_code, pick_device, run
-from utils.registry import class_of
-from utils.runs import RunFolder, make_folder, take_lock, write_json
+from utils.runs.run_folder import RunFolder, make_folder, take_lock, write_json
 
 CLAIM = ".claim"
 POLL = 0.3  # seconds between two looks at the folder

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runner.registry import model_keys
 from study.spec import Axis, Entry, Range, Search, Study
-from utils.config import Config, Request, resolve
+from utils.config.configuration import Config, Request, resolve
+from utils.config.schema import Key, keys_of
+from utils.config.settings import SETTINGS
 from utils.errors import UserError
-from utils.registry import model_keys
-from utils.runs import identity
-from utils.schema import Key, keys_of
-from utils.settings import SETTINGS
+from utils.runs.run_folder import identity
 
 GENERATION = 4  # points that tpe proposes at a time
 

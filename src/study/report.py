@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.comparison import to_markdown, to_text
 from study.content import (
     Cell,
     Content,
@@ -25,8 +26,7 @@ from study.results import TrialResult
 from study.select import budget_notes, refuse_mixture, select
 from study.spec import Study
 from study.statistics import compare
-from utils.runs import make_folder, write_bytes, write_csv, write_json
-from utils.tables import to_markdown, to_text
+from utils.runs.run_folder import make_folder, write_bytes, write_csv, write_json
 
 
 def write_report(study: Study, results: Sequence[TrialResult], folder: Path) -> None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.config import Request, data_folder, known_datasets, read_yaml
+from runner.registry import available_models, model_keys, model_name
+from utils.config.configuration import Request, data_folder, known_datasets, read_yaml
+from utils.config.schema import keys_of
+from utils.config.settings import NOT_IDENTITY, SETTINGS
 from utils.errors import UserError, nearest
-from utils.metrics import METRICS
+from utils.evaluation.metrics import METRICS
 from utils.paths import CONFIGS
-from utils.registry import available_models, model_keys, model_name
-from utils.schema import keys_of
-from utils.settings import NOT_IDENTITY, SETTINGS
 
 METHODS = ("grid", "random", "tpe")
 FIGURES = ("convergence", "hyper_parameters", "ablation", "balance", "dot_products", "groups", "missing", "cost")

@@ -12,9 +12,9 @@ from toys import make_config, toy_dataset
 
 from common.abstract_recommender import GeneralRecommender
 from common.analyses import Analyses, mean_dot_product, modality_balance
-from utils.dataset import Split
-from utils.registry import available_models, model_class
-from utils.runs import read_torch
+from runner.registry import available_models, model_class
+from utils.data.dataset import Split
+from utils.runs.run_folder import read_torch
 
 EXPOSE = [
     name

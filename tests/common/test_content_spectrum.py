@@ -10,8 +10,8 @@ from common import content_spectrum as module
 from common import features
 from common.content_spectrum import RIDGE, Content, content_columns, content_spectrum, estimated_content_share
 from common.spectral import spectral_embeddings
-from utils.dataset import Split
-from utils.synthetic import TRAIN, SyntheticSpec, generate
+from utils.data.dataset import Split
+from utils.data.synthetic import TRAIN, SyntheticSpec, generate
 
 BOTH = ("visual", "textual")
 

@@ -6,7 +6,7 @@ from toys import toy_dataset
 
 from common import features
 from common.features import leading_directions, standardized_features
-from utils.cache import ArrayCache
+from utils.data.cache import ArrayCache
 
 N_ITEMS, WIDTH = 200, 40
 

@@ -22,7 +22,7 @@ from common.graph import (
     pruned_interaction_graph,
     sparse_product,
 )
-from utils.cache import ArrayCache
+from utils.data.cache import ArrayCache
 
 # User 2 and item 3 are isolated; the pair (0, 1) stands twice.
 USERS, ITEMS = np.array([0, 0, 1, 3, 0, 3]), np.array([1, 0, 1, 2, 1, 0])

@@ -19,7 +19,7 @@ from toys import all_scores, build, one_batch, total, toy_dataset
 
 from common.host import checked
 from models.gtc import GTC
-from utils.schema import keys_of
+from utils.config.schema import keys_of
 
 # The files of MMRec whose names are those of ours; GTC may import but one of them.
 TAKEN = {

@@ -19,7 +19,7 @@ from common.neighbours import (
     normalize_by_row_sums,
     weighted_item_graph,
 )
-from utils.cache import ArrayCache
+from utils.data.cache import ArrayCache
 
 
 def naive_neighbours(rows, k, shrink=0.0):

@@ -13,7 +13,7 @@ from toys import N_ITEMS, N_USERS, toy_dataset, uneven
 
 from common import spectral
 from common.spectral import PRIOR_SHARE, co_occurring_items, estimated_own_share, log_popularity, spectral_embeddings
-from utils.dataset import Split
+from utils.data.dataset import Split
 
 
 def interactions(data):

@@ -16,11 +16,11 @@ from toys import CPU, ignore_progress, make_config, toy_dataset, train_loader
 from common import trainer as trainer_module
 from common.abstract_recommender import GeneralRecommender
 from common.trainer import Diverged, EarlyStopping, Trainer, loss_terms, make_optimizer
-from utils import quick_start, session
+from runner import quick_start, session
+from runner.registry import model_class
+from utils.config.settings import LEARNERS
 from utils.errors import UserError
-from utils.registry import model_class
-from utils.runs import RunFolder
-from utils.settings import LEARNERS
+from utils.runs.run_folder import RunFolder
 
 STEPS = 3  # per epoch: 150 training interactions in batches of 64
 

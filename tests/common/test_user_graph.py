@@ -11,7 +11,7 @@ from helpers import dataset_of, random_dataset
 from torch import Tensor
 
 from common.user_graph import UserGraph, co_occurrence_lists
-from utils.cache import ArrayCache
+from utils.data.cache import ArrayCache
 
 
 def naive_lists(dataset, k):

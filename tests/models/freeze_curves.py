@@ -22,8 +22,8 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent / "src")]
 from toys import build, make_config, total, toy_dataset, train_loader  # noqa: E402 (the path comes first)
 
 from common.trainer import loss_terms, make_optimizer  # noqa: E402
-from utils.registry import available_models, model_class  # noqa: E402
-from utils.schema import keys_of  # noqa: E402
+from runner.registry import available_models, model_class  # noqa: E402
+from utils.config.schema import keys_of  # noqa: E402
 
 FILE = Path(__file__).with_name("frozen_curves.json")
 STEPS = 20

@@ -28,8 +28,8 @@ from toys import (
 from common.abstract_recommender import GeneralRecommender
 from common.precision import mixed_precision
 from common.trainer import loss_terms, make_optimizer
-from utils.registry import available_models, model_class
-from utils.schema import keys_of
+from runner.registry import available_models, model_class
+from utils.config.schema import keys_of
 
 MODELS = list(available_models())
 TRAINED = [name for name in MODELS if model_class(name).needs_training]

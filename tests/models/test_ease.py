@@ -8,7 +8,7 @@ from toys import N_ITEMS, N_USERS, all_scores, build, make_config, toy_dataset
 
 from common.neighbours import SparseRows
 from models.ease import EASE
-from utils.dataset import Dataset
+from utils.data.dataset import Dataset
 from utils.errors import UserError
 from utils.memory import check_fits
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import N_ITEMS, N_USERS, all_scores, build, split_of, toy_dataset
 
-from utils.dataset import Dataset
+from utils.data.dataset import Dataset
 
 
 def sets_of(data):

@@ -6,7 +6,7 @@ import torch
 from naive import dot
 from toys import N_ITEMS, N_USERS, WIDTHS, all_scores, build, split_of, toy_dataset
 
-from utils.dataset import Dataset
+from utils.data.dataset import Dataset
 
 
 @pytest.mark.parametrize("shrink", [0.0, 10.0])

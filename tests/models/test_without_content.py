@@ -6,10 +6,10 @@ from test_contract import WITH_FEATURES
 from toys import BOTH, CPU, build, ignore_progress, make_config, toy_dataset, train_loader
 
 from common.trainer import Trainer
-from utils.missing import drawn_present
-from utils.modality_input import changed_features
-from utils.quick_start import make_evaluator
-from utils.runs import RunFolder
+from runner.quick_start import make_evaluator
+from utils.data.missing_modalities import drawn_present
+from utils.data.modality_input import changed_features
+from utils.runs.run_folder import RunFolder
 
 
 @pytest.mark.parametrize("changed", [["visual"], ["textual"], list(BOTH)], ids="+".join)

@@ -24,7 +24,7 @@ from prepare.interactions import (
 )
 from prepare.lines import MAX_LINE, Tally, read_lines, shown, tally_lines
 from prepare.tables import moment, read_own
-from utils.id_mapping import original_ids
+from utils.data.id_mapping import original_ids
 
 
 def made(rows: list[tuple[object, ...]], ratings: bool = True, times: bool = True) -> Interactions:

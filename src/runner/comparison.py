@@ -1,0 +1,158 @@
+"""From finished runs to tables: mean over seeds, selection by validation, terminal, Markdown and CSV."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runner.quick_start import Result
+from utils.runs.run_folder import identity
+
+ORACLE = "Oracle"
+
+
+@dataclass
+class Row:
+    """One line of a comparison: a grid point of a model on a data set, over its seeds.
+
+    Attributes:
+        settings: the settings that vary in this grid, but for the seed.
+        valid, test: metric to one value per seed; empty if no seed finished.
+        selected: whether validation picked this grid point for its model and data set.
+    """
+
+    dataset: str
+    model: str
+    settings: dict[str, Any]
+    valid_metric: str
+    seeds: list[int]
+    valid: dict[str, list[float]]
+    test: dict[str, list[float]]
+    best_epochs: list[int]
+    seconds: float
+    failed: int = 0
+    selected: bool = False
+
+    def score(self) -> float:
+        """The mean validation score, by which a grid point is selected; a diverged run excludes it."""
+        values = self.valid.get(self.valid_metric)
+        return statistics.fmean(values) if values and not self.failed else -1.0
+
+
+def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -> list[Row]:
+    """Groups runs by grid point and marks, for each model and data set, the one with the best mean validation score.
+
+    Args:
+        results: finished runs, in the order of the request.
+        oracles: data set name to the test metrics of its oracle, for generated data sets.
+    """
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        config = result.config
+        groups.setdefault((config.dataset, config.model, identity(config)), []).append(result)
+    rows = []
+    for (dataset, model, _), runs in groups.items():
+        good = [run.metrics for run in runs if run.metrics["status"] == "finished"]
+        config = runs[0].config
+        rows.append(
+            Row(
+                dataset,
+                model,
+                {axis: config[axis] for axis in config.axes if axis != "seed"},
+                config["valid_metric"].lower(),
+                [run.config["seed"] for run in runs],
+                {name: [m["valid"][name] for m in good] for name in (good[0]["valid"] if good else ())},
+                {name: [m["test"][name] for m in good] for name in (good[0]["test"] if good else ())},
+                [m["best_epoch"] for m in good],
+                sum(run.metrics["seconds"] for run in runs),
+                len(runs) - len(good),
+            )
+        )
+    for dataset, model in dict.fromkeys((row.dataset, row.model) for row in rows):
+        peers = [row for row in rows if (row.dataset, row.model) == (dataset, model)]
+        best = max(peers, key=Row.score)
+        best.selected = bool(best.test) and not best.failed
+    for dataset, metrics in oracles.items():
+        mine = [row for row in rows if row.dataset == dataset]
+        oracle = Row(dataset, ORACLE, {}, mine[0].valid_metric, [], {}, {k: [v] for k, v in metrics.items()}, [], 0.0)
+        rows.insert(rows.index(mine[-1]) + 1, oracle)
+    return rows
+
+
+def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One flat record per line, full precision: mean and standard deviation (over seeds, n - 1) of every metric."""
+    axes = list(dict.fromkeys(axis for row in rows for axis in row.settings))
+    records = []
+    for row in rows:
+        record: dict[str, Any] = {"dataset": row.dataset, "model": row.model}
+        record |= {axis: row.settings.get(axis, "") for axis in axes}
+        record |= {
+            "selected": row.selected,
+            "seeds": " ".join(map(str, row.seeds)),
+            "diverged": row.failed,
+            "best_epoch": " ".join(map(str, row.best_epochs)),
+            "seconds": round(row.seconds, 2),
+        }
+        for split in ("valid", "test"):
+            for name, values in getattr(row, split).items():
+                record[f"{split}_{name}"] = statistics.fmean(values)
+                record[f"{split}_{name}_std"] = statistics.stdev(values) if len(values) > 1 else ""
+        records.append(record)
+    return records
+
+
+def to_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """A short table as text cells, header first: validation score, recall and NDCG at the two middle cut-offs."""
+    some = next((row.test for row in rows if row.test), {})
+    shown = [name for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20") if name in some] or list(some)[:4]
+    metric = rows[0].valid_metric
+    several = len({(row.dataset, row.model) for row in rows if row.model != ORACLE}) < sum(
+        row.model != ORACLE for row in rows
+    )
+    axes = list(dict.fromkeys(axis for row in rows for axis in row.settings))
+    oracle = {row.dataset: row.test[metric][0] for row in rows if row.model == ORACLE and metric in row.test}
+    header = ["data set", "model", *axes, f"valid {metric}", *(f"test {name}" for name in shown)]
+    header += [f"% of oracle ({metric})"] if oracle else []
+    header += ["best epoch", "seconds"]
+    cells = [header]
+    for row in rows:
+        mark = " *" if row.selected and several else ""
+        line = [row.dataset, row.model + mark, *(_plain(row.settings.get(axis, "")) for axis in axes)]
+        line.append(_mean(row.valid.get(metric)) if row.model != ORACLE else "")
+        if row.failed and row.test:
+            line[-1] += f" ({row.failed} diverged)"
+        line += [_mean(row.test.get(name)) if not row.failed or row.test else "diverged" for name in shown]
+        if oracle:
+            values = row.test.get(metric)
+            known = values and row.dataset in oracle
+            line.append(f"{100 * statistics.fmean(values) / oracle[row.dataset]:.1f}" if known and values else "")
+        line.append("/".join(map(str, row.best_epochs)))
+        line.append(f"{row.seconds:.0f}" if row.model != ORACLE else "")
+        cells.append(line)
+    return cells
+
+
+def to_text(cells: Sequence[Sequence[str]]) -> str:
+    """Aligned columns for a terminal."""
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def to_markdown(cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(line) + " |" for line in cells]
+    return "\n".join([lines[0], "|" + " --- |" * len(cells[0]), *lines[1:]]) + "\n"
+
+
+def _mean(values: Sequence[float] | None) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4f}{spread}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,240 @@
+"""One run from settings to results: the walk through the whole system, each piece once."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from common.abstract_recommender import GeneralRecommender
+from common.analyses import Analyses
+from common.compiling import compile_dense_methods
+from common.trainer import Diverged, Progress, Trainer, seed_everything
+from runner.code_version import code_versions
+from runner.registry import class_of, model_file
+from utils.config.configuration import Config
+from utils.data.dataloader import TrainLoader
+from utils.data.dataset import Dataset, load_dataset
+from utils.data.id_mapping import original_ids
+from utils.errors import UserError
+from utils.evaluation.beyond_accuracy import beyond_accuracy
+from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
+from utils.memory import keep_freed_memory
+from utils.runs.run_folder import RunFolder, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
+from utils.runs.tracking import Scalars, writer_class
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its settings, what metrics.json holds, and its folder."""
+
+    config: Config
+    metrics: dict[str, Any]
+    folder: Path
+
+
+@dataclass
+class DatasetShelf:
+    """Keeps the data set read last, since the runs of a grid share it."""
+
+    key: str = ""
+    dataset: Dataset | None = None
+
+    def get(self, config: Config, needs_features: bool) -> Dataset:
+        """The data set that `config` names, read if it is not the one at hand."""
+        wanted = {k: config[k] for k in _DATA_KEYS} | {"dataset": config.dataset, "features": needs_features}
+        key = json.dumps(wanted, sort_keys=True)
+        if self.dataset is None or key != self.key:
+            self.dataset, self.key = load_dataset(config, needs_features), key
+        return self.dataset
+
+
+CALIBRATION_USERS = 10_000  # the most by whom settings of evaluation are chosen
+
+_DATA_KEYS = (
+    "data_path", "cache_dir", "inter_file_name", "field_separator", "user_id_field", "item_id_field", "split_field",
+    "modalities", "modality_input", "nan_features", "missing_share", "filter_out_cold_start_users", "data_checks",
+    "synthetic", "user_graph_file",
+)  # fmt: skip
+
+
+def pick_device(word: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for.
+
+    Raises:
+        UserError: if CUDA is asked for and not there.
+    """
+    if word == "cpu" or (word == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(f"device: '{word}' is asked for, but this PyTorch sees no CUDA device; use --device cpu")
+    device = torch.device("cuda:0" if word == "auto" else word)
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise UserError(f"device: there is no '{word}'; CUDA devices are 0 to {torch.cuda.device_count() - 1}")
+    return device
+
+
+def make_evaluator(
+    config: Config, dataset: Dataset, split: str, device: torch.device, most_users: int | None = None
+) -> TopKEvaluator:
+    """The evaluator of one split under the settings of a run, for `most_users` of its users where there are more."""
+    return TopKEvaluator(
+        dataset,
+        split,
+        config["metrics"],
+        config["topk"],
+        config["protocol"],
+        config["eval_batch_size"],
+        device,
+        most_users,
+    )
+
+
+def build_model(config: Config, dataset: Dataset, device: torch.device) -> GeneralRecommender:
+    """The seeded, untrained model of a run, on its device."""
+    seed_everything(config["seed"])
+    model: GeneralRecommender = class_of(config).build(config, dataset, device)
+    return model
+
+
+def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress, resume: bool = False) -> Result:
+    """Trains, picks the best epoch by validation, tests once from its checkpoint, and writes the run folder.
+
+    Raises:
+        UserError: if the data do not fit the settings or, on resuming, are not those of the run.
+    """
+    device = pick_device(config["device"])
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    torch.use_deterministic_algorithms(config["deterministic"] and device.type == "cuda", warn_only=True)
+    keep_freed_memory()
+    record = manifest(config, dataset, device)
+    record["versions"] |= code_versions(model_file(config.model, record["plugin"]))
+    if config["tensorboard"]:
+        writer_class()
+    if resume:
+        check_resumable(folder, dataset)
+    folder.lock()
+    try:
+        start = time.perf_counter()
+        write_bytes(folder.file("config.yaml"), config.to_yaml().encode())
+        write_json(folder.file("manifest.json"), record)
+        model = build_model(config, dataset, device)
+        if config["compile"]:
+            compile_dense_methods(model, device)
+        loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
+        analyses = Analyses(config["analyses"], dataset.splits["valid"]) if config["analyses"] else None
+        validator = make_evaluator(config, dataset, "valid", device)
+        trainer = Trainer(config, model, loader, validator, folder, progress, analyses)
+        if resume:
+            trainer.resume()
+        progress(trainer.state.epoch, 0.0, {})
+        metrics: dict[str, Any] = {"status": "finished", "valid": None, "test": None, "best_epoch": None}
+        trainer.record = scalars = _scalars(config, folder, trainer.state.epoch)
+        try:
+            trainer.fit()
+        except Diverged as error:
+            metrics |= {"status": "diverged", "error": str(error)}
+        finally:
+            if scalars:
+                scalars.close()
+        if analyses and analyses.note:
+            metrics["note"] = analyses.note
+        state = trainer.state
+        metrics |= {"epochs": state.epoch, "valid_metric": trainer.valid_metric}
+        if metrics["status"] == "finished":
+            metrics["best_epoch"] = trainer.restore_best()
+            if model.evaluation_choices():
+                some = make_evaluator(config, dataset, "valid", device, CALIBRATION_USERS)
+                metrics["calibrated"] = trainer.calibrate(metrics["best_epoch"], some)
+            valid = trainer.evaluate(trainer.validator)
+            test = trainer.evaluate(make_evaluator(config, dataset, "test", device))
+            metrics |= {"valid": valid.means(), "test": test.means()}
+            if config["group_by"]:
+                metrics["groups"] = evaluate_groups(test, dataset, "test", config["group_by"])
+            if config["beyond_accuracy"]:
+                metrics["beyond"] = beyond_accuracy(
+                    test.topk, test.users, dataset.train, dataset.n_items, config["topk"]
+                )
+            _write_per_user(folder, valid, test)
+            if config["save_topk"]:
+                users = original_ids(config, config["user_id_field"], dataset.n_users)
+                items = original_ids(config, config["item_id_field"], dataset.n_items)
+                write_topk(
+                    folder.file("topk.tsv"),
+                    [users[user] for user in test.users],
+                    [[items[item] for item in row if item >= 0] for row in test.topk],
+                )
+        epochs = max(state.epoch, 1)
+        record |= {
+            "status": metrics["status"],
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "seconds": {
+                "train_per_epoch": state.train_seconds / epochs,
+                "evaluation": state.eval_seconds / max(state.epoch // trainer.eval_step, 1),
+                "last_session": time.perf_counter() - start,
+                "total": state.train_seconds + state.eval_seconds,
+            },
+            "peak_memory_bytes": peak_memory_bytes(device),
+        }
+        metrics["seconds"] = record["seconds"]["total"]
+        write_json(folder.file("manifest.json"), record)
+        write_json(folder.file("metrics.json"), metrics)
+        folder.file("last.pt").unlink(missing_ok=True)
+    finally:
+        folder.unlock()
+    return Result(config, metrics, folder.path)
+
+
+def _scalars(config: Config, folder: RunFolder, done: int) -> Scalars | None:
+    return Scalars(folder.file("tensorboard"), done) if config["tensorboard"] else None
+
+
+def oracle_metrics(config: Config, dataset: Dataset) -> dict[str, float] | None:
+    """Test metrics of the oracle of a generated data set, which ranks by the true probabilities; else None."""
+    truth = dataset.truth
+    if truth is None:
+        return None
+    evaluator = make_evaluator(config, dataset, "test", torch.device("cpu"))
+    return evaluator.evaluate(lambda users: torch.from_numpy(truth.scores(users.numpy()))).means()
+
+
+def check_resumable(folder: RunFolder, dataset: Dataset) -> None:
+    """Checks that what a run folder holds was made from the data there are now, and, to go on with it, by this code.
+
+    Raises:
+        UserError: if not.
+    """
+    finished = folder.metrics() is not None
+    if not finished and not folder.file("last.pt").is_file():
+        return  # killed in its first epoch: there is nothing to go on from
+    if folder.manifest()["hashes"] != dataset.fingerprint:
+        raise UserError(f"{folder.path}: the data have changed since this run began; start it anew without --resume")
+    if not finished and other_code(folder):
+        raise UserError(f"{folder.path}: the code has changed since this run began; start it anew without --resume")
+
+
+def other_code(folder: RunFolder) -> str:
+    """A remark on a run that other code than this has made, else an empty string."""
+    record = folder.manifest()
+    now = code_versions(model_file(record["model"], record["plugin"]))
+    return "" if now.items() <= record["versions"].items() else " (by another version of the code)"
+
+
+def _write_per_user(folder: RunFolder, valid: Evaluation, test: Evaluation) -> None:
+    tables = [
+        pd.DataFrame({"split": name, "user": part.users} | part.values)
+        for name, part in (("valid", valid), ("test", test))
+    ]
+    text = pd.concat(tables).to_csv(None, index=False, float_format=_number, lineterminator="\n")
+    write_bytes(folder.file("per_user.csv"), text.encode())
+
+
+def _number(value: float) -> str:
+    return np.format_float_positional(value, trim="-")

@@ -1,0 +1,195 @@
+"""Several runs in a row: skip what is finished, show progress, end with tables."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+from tqdm import tqdm
+
+from runner.comparison import Row, summarize, to_cells, to_markdown, to_records, to_text
+from runner.quick_start import DatasetShelf, Result, check_resumable, oracle_metrics, other_code, pick_device, run
+from runner.registry import class_of
+from utils.config.configuration import Config
+from utils.data.id_mapping import original_ids
+from utils.errors import UserError
+from utils.memory import check_fits
+from utils.runs.run_folder import RunFolder, make_folder, write_bytes, write_csv
+from utils.runs.tracking import writer_class
+
+
+class Bar:
+    """A progress bar over the epochs of a run; on no terminal it writes a line now and then."""
+
+    def __init__(self, epochs: int, title: str, quiet: bool) -> None:
+        self.bar: tqdm | None = None
+        self.epochs, self.title, self.quiet = epochs, title, quiet
+
+    def _open(self, epoch: int) -> tqdm:
+        return tqdm(
+            total=self.epochs,
+            initial=epoch,
+            desc=self.title,
+            disable=self.quiet,
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,
+            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def __call__(self, epoch: int, share: float, shown: Mapping[str, float]) -> None:
+        """Moves to `epoch` plus `share` of the next; the bar appears at the first call."""
+        self.bar = self.bar if self.bar is not None else self._open(epoch)
+        if shown:
+            self.bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items()}, refresh=False)
+            self.bar.set_description_str(f"{self.title} epoch {epoch}/{self.epochs}", refresh=False)
+        self.bar.update(epoch + share - self.bar.n)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resume: bool, quiet: bool) -> int:
+    """Runs every configuration, prints the tables, and returns the exit code: 1 if a run diverged.
+
+    Raises:
+        UserError: before anything runs, for a data set that is missing or wrong.
+    """
+    shelf = DatasetShelf()
+    check_all(configs, needs_features, shelf, resume)
+    results: list[Result] = []
+    oracles: dict[str, dict[str, float]] = {}
+    for number, config in enumerate(configs, 1):
+        dataset = shelf.get(config, needs_features[config.model])
+        title = f"{config.model} on {config.dataset}, seed {config['seed']}"
+        varied = ", ".join(f"{axis} {config[axis]}" for axis in config.axes if axis != "seed")
+        head = f"[{number}/{len(configs)}] {title}" + (f", {varied}" if varied else "")
+        folder = RunFolder.latest(config) if resume else None
+        metrics = folder.metrics() if folder else None
+        if folder and metrics:
+            print(f"{head}: {metrics['status']} before, in {folder.path}{other_code(folder)}")
+            folder.tidy()
+            results.append(Result(config, metrics, folder.path))
+        else:
+            going_on = folder is not None
+            folder = folder or RunFolder.new(config)
+            print(f"{head}: {'continues in' if going_on else 'in'} {folder.path}", flush=True)
+            with Bar(config["epochs"], title, quiet) as bar:
+                result = run(config, folder, dataset, bar, resume=going_on)
+            results.append(result)
+            print(f"  {_outcome(result)}", flush=True)
+            if "note" in result.metrics:
+                print(f"  note: {result.metrics['note']}", flush=True)
+        if config.dataset not in oracles and (oracle := oracle_metrics(config, dataset)):
+            oracles[config.dataset] = oracle
+    _report(configs, results, summarize(results, oracles))
+    return 1 if any(result.metrics["status"] != "finished" for result in results) else 0
+
+
+def check_all(
+    configs: Sequence[Config], needs_features: Mapping[str, bool], shelf: DatasetShelf, resume: bool = False
+) -> None:
+    """Reads every data set once before the first run, prints what is in it, and finds all mistakes at once."""
+    problems: list[str] = []
+    spoken: set[str] = set()
+    stale: set[str] = set()
+    for config in reversed(configs):  # so that the first run's data set is the one kept
+        try:
+            device = pick_device(config["device"])
+            if config["tensorboard"]:
+                writer_class()
+            dataset = shelf.get(config, needs_features[config.model])
+            check_fits(config.model, class_of(config).memory_needed(config, dataset), device)
+            if max(config["topk"]) > dataset.n_items:
+                problems.append(
+                    f"topk: {max(config['topk'])} is more than the {dataset.n_items} items of '{config.dataset}'"
+                )
+            if "signal" in (config["group_by"] or ()) and dataset.truth is None:
+                problems.append(f"group_by: signal is known of generated data sets only, not of '{config.dataset}'")
+            problems += [
+                f"modalities: '{name}' cannot name a modality (letters, digits and _, and no word like items or type); "
+                "give its file another name under modalities"
+                for name in dataset.features
+                if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or hasattr(nn.ModuleDict, name)
+            ]
+            if config["save_topk"]:  # read now, so that a mistake in a mapping file costs no training
+                original_ids(config, config["user_id_field"], dataset.n_users)
+                original_ids(config, config["item_id_field"], dataset.n_items)
+            # Of a grid with many runs that cannot be continued, one is named.
+            if resume and config.dataset not in stale and (folder := RunFolder.latest(config)):
+                stale.add(config.dataset)
+                check_resumable(folder, dataset)
+                stale.remove(config.dataset)
+        except UserError as error:
+            problems += error.problems
+            continue
+        notes = class_of(config).notes_on(config, dataset)
+        for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in [*dataset.warnings, *notes])]:
+            if line not in spoken:
+                spoken.add(line)
+                print(line)
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+
+
+def _outcome(result: Result) -> str:
+    metrics = result.metrics
+    if metrics["status"] != "finished":
+        return f"diverged: {metrics['error']}; what was computed is in {result.folder}"
+    name = metrics["valid_metric"]
+    calibrated = metrics.get("calibrated", {})
+    chosen = ", ".join(f"{key} {value:g}" for key, value in calibrated.items() if value != result.config[key])
+    return (
+        f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: validation {name} {metrics['valid'][name]:.4f}, "
+        f"test {name} {metrics['test'][name]:.4f} ({metrics['seconds']:.1f} s)"
+        + (f"; evaluation, by validation, with {chosen}" if chosen else "")
+    )
+
+
+def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence[Row]) -> None:
+    if len(results) == 1 and results[0].metrics["status"] != "finished":
+        return
+    print()
+    if len(results) == 1:
+        _print_single(results[0])
+    cells = to_cells(rows)
+    print(to_text(cells))
+    if any(" *" in line[1] for line in cells):
+        print("* picked by validation among the combinations of its model")
+    if len(results) > 1:
+        words = "-".join(dict.fromkeys(config.model for config in configs))
+        sets = "-".join(dict.fromkeys(config.dataset for config in configs))
+        # Named after the run folders, so that the same command run again leaves the earlier table alone.
+        names = " ".join("/".join(result.folder.parts[-3:]) for result in results)
+        key = hashlib.sha256(names.encode()).hexdigest()[:8]
+        folder = Path(configs[0]["output_dir"]).expanduser() / "comparisons" / f"{words[:60]}-{sets[:40]}-{key}"
+        make_folder(folder)
+        write_csv(folder / "comparison.csv", to_records(rows))
+        write_bytes(folder / "comparison.md", to_markdown(cells).encode())
+        print(f"written to {folder}/comparison.csv and comparison.md")
+
+
+def _print_single(result: Result) -> None:
+    test = result.metrics["test"]
+    cutoffs = sorted({int(name.partition("@")[2]) for name in test})
+    names = list(dict.fromkeys(name.partition("@")[0] for name in test))
+    table = [["test", *(f"@{k}" for k in cutoffs)]]
+    table += [[name, *(f"{test[f'{name}@{k}']:.4f}" for k in cutoffs)] for name in names]
+    print(to_text(table) + "\n")
+    for grouping, groups in result.metrics.get("groups", {}).items():
+        shown = [m for m in ("recall@20", "ndcg@20") if any(m in g for g in groups.values())]
+        shown = shown or [m for m in next(iter(groups.values())) if "@" in m][:2]
+        table = [[grouping, "users", *shown]]
+        table += [
+            [name, f"{group['n_users']:,}", *(f"{group[m]:.4f}" if m in group else "" for m in shown)]
+            for name, group in groups.items()
+        ]
+        print(to_text(table) + "\n")

@@ -1,0 +1,160 @@
+"""Every key of the harness itself: type, range, meaning. Values are in configs/overall.yaml and configs/dataset/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from utils.config.schema import setting
+from utils.evaluation.metrics import METRICS
+
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
+PROTOCOLS = ("mmrec", "strict")
+GROUPINGS = ("user_activity", "item_popularity", "signal")
+MODALITY_INPUTS = ("real", "zero", "noise", "shuffle")
+NAN_FEATURES = ("error", "missing")
+ANALYSES = ("balance", "dot_products")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run reads and writes, on which device, and its seed; see overall.yaml."""
+
+    data_path: str | None = setting("folder that holds one folder per data set; null: $MMR_DATA_PATH, else data/")
+    output_dir: str = setting("folder that run folders are made in", alias=("checkpoint_dir",))
+    cache_dir: str | None = setting("folder of derived graphs and reduced features; null: .cache/ of the project")
+    device: str = setting("auto (CUDA where there is one), cpu, cuda or cuda:N")
+    threads: int | None = setting("CPU threads of PyTorch; null: as many as there are cores", low=1, high=1024)
+    seed: int = setting("seed of every random stream of the run", low=0, high=2**32 - 1)
+    deterministic: bool = setting("on CUDA, ask for deterministic kernels (a CPU run always is)")
+    save_topk: bool = setting("write topk.tsv: the test users' best items", alias=("save_recommended_topk",))
+    hyper_parameters: list[str] | None = setting("keys whose lists are a grid, expanded at once")
+    tensorboard: bool = setting("write the columns of history.csv as TensorBoard scalars too", default=False)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How a data set is laid out on disk; see dataset/*.yaml."""
+
+    inter_file_name: str | None = setting("the interaction file; null: NAME.inter")
+    field_separator: str = setting("what separates the columns of the interaction file")
+    user_id_field: str = setting("column of user ids", alias=("USER_ID_FIELD",))
+    item_id_field: str = setting("column of item ids", alias=("ITEM_ID_FIELD",))
+    split_field: str = setting("column of the split: 0 train, 1 validation, 2 test", alias=("inter_splitting_label",))
+    modalities: dict[str, str] | None = setting(
+        "modality name to feature file (.npy, row = item id), of generated data to anything; null: every *_feat.npy of "
+        "the folder, or all that is generated"
+    )
+    filter_out_cold_start_users: bool = setting(
+        "leave out validation and test rows of users without a training row",
+        alias=("filter_out_cod_start_users",),
+    )
+    data_checks: str = setting("what a doubtful data set does: a warning or an error", choices=("warn", "error"))
+    source: str | None = setting("where the data set comes from, shown by --list")
+    expected: dict[str, int] | None = setting("published counts, compared with what was read")
+    synthetic: dict[str, Any] | None = setting("sizes and noise of a generated data set; see utils/data/synthetic.py")
+    modality_input: dict[str, str] | None = setting(
+        "modality name to what stands in for its features: real, zero, noise of their mean and deviation, shuffle of items",
+        choices=MODALITY_INPUTS,
+        default=None,
+    )
+    nan_features: str = setting(
+        "what a feature row with NaN is: an error, or an item without that modality",
+        choices=NAN_FEATURES,
+        default="error",
+    )
+    missing_share: dict[str, float] | None = setting(
+        "modality name to the share of items that lose it, drawn at random", low=0, high=0.999, default=None
+    )
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The training loop; see common/trainer.py."""
+
+    epochs: int = setting("most epochs", low=1)
+    stopping_step: int = setting("evaluations in a row without improvement that are let pass", low=0)
+    eval_step: int = setting("epochs between two evaluations", low=1)
+    train_batch_size: int = setting("training interactions per step", low=1)
+    training_neg_sample_num: int = setting("negatives per positive; only 1 is offered", low=1, high=1)
+    learner: str = setting("optimiser", choices=LEARNERS)
+    learning_rate: float = setting("learning rate", above=0)
+    learning_rate_scheduler: list[float] = setting("[g, s]: learning rate times g^(epoch/s)", above=0)
+    weight_decay: float = setting("weight decay of the optimiser", low=0)
+    clip_grad_norm: float | dict[str, float] | None = setting(
+        "largest total norm of the gradient, or {max_norm: a, norm_type: p}; null: no clipping", above=0
+    )
+    weight_average: float = setting(
+        "decay of a moving average of the weights, which is then evaluated and kept; 0: the weights themselves",
+        low=0,
+        high=0.99999,
+    )
+    valid_metric: str = setting("metric of the validation split that picks epoch and grid point, as Recall@20")
+    valid_decimals: int | None = setting(
+        "decimals kept when two validation scores are compared (MMRec: 4); null: all", low=1
+    )
+    amp: bool = setting(
+        "train with dense products in bfloat16; weights, losses and evaluation stay float32", default=False
+    )
+    compile: bool = setting("compile a model's dense parts with torch.compile; evaluation goes without", default=False)
+    min_steps: int = setting("training steps before which no run is stopped early", low=0, default=0)
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """Full-ranking evaluation; see utils/evaluation/topk_evaluator.py."""
+
+    metrics: list[str] = setting("metrics to report", choices=tuple(METRICS))
+    topk: list[int] = setting("cut-offs K", low=1)
+    eval_batch_size: int = setting("users per evaluation batch", low=1)
+    protocol: str = setting("mmrec: training items masked; strict: at test, validation items too", choices=PROTOCOLS)
+    group_by: list[str] | None = setting("also report per group", choices=GROUPINGS)
+    beyond_accuracy: bool = setting(
+        "also report coverage, novelty, Gini index and popularity of the test lists", default=False
+    )
+    analyses: list[str] | None = setting(
+        "columns of history.csv, of models that tell their embeddings by modality", choices=ANALYSES, default=None
+    )
+
+
+SETTINGS = (RunSettings, DataSettings, TrainSettings, EvalSettings)
+
+# Settings that do not change what a run computes, and so are not part of its identity.
+NOT_IDENTITY = {
+    "data_path", "output_dir", "cache_dir", "device", "threads", "deterministic", "save_topk", "group_by", "source",
+    "expected", "hyper_parameters", "data_checks", "eval_batch_size", "plugin", "tensorboard", "beyond_accuracy", "analyses",
+}  # fmt: skip
+
+# Keys of published MMRec files that have no meaning here: read, named in a note, and otherwise without effect.
+WITHOUT_EFFECT = {
+    "gpu_id": "use --device cuda:N",
+    "use_gpu": "use --device cpu",
+    "is_multimodal_model": "a model says itself whether it reads features",
+    "req_training": "a model says itself whether it trains",
+    "use_neg_sampling": "a model says itself what its batches hold",
+    "use_full_sampling": "a model says itself what its batches hold",
+    "use_raw_features": "raw content is not read",
+    "recommend_topk": "topk.tsv is written in the run folder",
+    "NEG_PREFIX": "batches have no column names",
+    "TIME_FIELD": "timestamps are not used",
+    "state": "logging has one level",
+    "reproducibility": "CPU runs are reproducible; on CUDA use --deterministic true",
+    "end2end": "raw content is not read",
+    "max_txt_len": "raw content is not read",
+    "max_img_size": "raw content is not read",
+    "vocab_size": "raw content is not read",
+    "type_vocab_size": "raw content is not read",
+    "hidden_size": "raw content is not read",
+    "pad_token_id": "raw content is not read",
+    "max_position_embeddings": "raw content is not read",
+    "layer_norm_eps": "raw content is not read",
+    "hidden_dropout_prob": "raw content is not read",
+    "user_graph_dict_file": "only a model with a user graph reads one, and it computes its own unless told otherwise",
+    "item_graph_dict_file": "item graphs are computed from the features",
+    "feat_embed_dim": "this model has no such width",
+    "weight_size": "this model has no such widths",
+    "lambda_coeff": "this model has no such weight",
+    "cf_model": "this model has one encoder",
+    "degree_ratio": "MMRec's models do not use it either",
+    "n_layers": "this model has no depth to set under that name",
+}

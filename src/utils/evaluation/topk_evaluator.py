@@ -1,0 +1,219 @@
+"""Full-ranking evaluation: every item is ranked for every user of a split, in blocks of users.
+
+Two protocols. `mmrec` masks the training items of a user at validation and at test, as published numbers have it;
+`strict` masks the validation items at test too. Masked items are never recommended.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from utils.data.dataset import Dataset
+from utils.errors import UserError
+from utils.evaluation.metrics import METRICS
+from utils.evaluation.topk import ranked_topk
+
+CPU_ROWS = 128  # users at a time on a CPU: larger score matrices leave its caches
+
+Scorer = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of one split.
+
+    Attributes:
+        users: evaluated users [U], ascending.
+        values: metric name ("recall@20") to the value of each of these users, float64 [U].
+        topk: recommended items, best first, int64 [U, K]; -1 where fewer than K items were left to rank.
+        hits: whether each of them is relevant, bool [U, K].
+    """
+
+    users: NDArray[np.int64]
+    values: dict[str, NDArray[np.float64]]
+    topk: NDArray[np.int64]
+    hits: NDArray[np.bool_]
+
+    def means(self) -> dict[str, float]:
+        """The mean over users of each metric, in full precision."""
+        return {name: float(values.mean()) for name, values in self.values.items()}
+
+
+class TopKEvaluator:
+    """Ranks all items for the users of one split and measures the ranking.
+
+    Args:
+        dataset: its splits are used.
+        split: valid or test.
+        metrics: names of `METRICS`.
+        topk: cut-offs.
+        protocol: mmrec or strict.
+        batch_size: users per call of the scorer.
+        device: where scores are computed.
+        most_users: where the split has more users, only so many of them are evaluated, evenly spaced; None: all.
+
+    Raises:
+        UserError: if a cut-off is beyond the number of items.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        metrics: Sequence[str],
+        topk: Sequence[int],
+        protocol: str,
+        batch_size: int,
+        device: torch.device,
+        most_users: int | None = None,
+    ) -> None:
+        if max(topk) > dataset.n_items:
+            raise UserError(f"topk: {max(topk)} is more than the {dataset.n_items} items of '{dataset.name}'")
+        self.metrics, self.topk = tuple(metrics), tuple(sorted(set(topk)))
+        self.batch_size, self.device, self.n_items = batch_size, device, dataset.n_items
+        truth = dataset.splits[split]
+        self.users, self.n_relevant = np.unique(truth.users, return_counts=True)
+        if most_users is not None and len(self.users) > most_users:
+            chosen = np.linspace(0, len(self.users) - 1, most_users).round().astype(int)
+            self.users, self.n_relevant = self.users[chosen], self.n_relevant[chosen]
+        masked = ["train", "valid"] if protocol == "strict" and split == "test" else ["train"]
+        mask_keys = np.unique(
+            np.concatenate([dataset.splits[m].users * dataset.n_items + dataset.splits[m].items for m in masked])
+        )
+        row_of = np.full(dataset.n_users, -1)
+        row_of[self.users] = np.arange(len(self.users))
+        rows = row_of[mask_keys // dataset.n_items]
+        self._mask_rows = torch.from_numpy(rows[rows >= 0]).to(device)
+        self._mask_items = torch.from_numpy(mask_keys[rows >= 0] % dataset.n_items).to(device)
+        self._mask_start = np.searchsorted(rows[rows >= 0], np.arange(len(self.users) + 1))
+        evaluated = row_of[truth.users] >= 0
+        relevant = (row_of[truth.users] * dataset.n_items + truth.items)[evaluated]
+        self._relevant = torch.from_numpy(relevant).to(device)
+
+    def evaluate(self, scorer: Scorer) -> Evaluation:
+        """Ranks with `scorer`, which maps user ids [B] to scores [B, I].
+
+        Raises:
+            FloatingPointError: if a score is NaN or +inf; -inf takes an item out of the ranking.
+        """
+        k = max(self.topk)
+        tops, hits = [], []
+        step = min(self.batch_size, CPU_ROWS) if self.device.type == "cpu" else self.batch_size
+        for begin in range(0, len(self.users), step):
+            end = min(begin + step, len(self.users))
+            scores = scorer(torch.from_numpy(self.users[begin:end]).to(self.device))
+            mask = slice(self._mask_start[begin], self._mask_start[end])
+            scores[self._mask_rows[mask] - begin, self._mask_items[mask]] = -torch.inf
+            best, items = ranked_topk(scores, k)
+            if not (best < torch.inf).all():  # topk takes NaN for the greatest
+                raise FloatingPointError("a score is NaN or infinite")
+            keys = items + self.n_items * torch.arange(begin, end, device=self.device)[:, None]
+            place = torch.searchsorted(self._relevant, keys).clamp_(max=len(self._relevant) - 1)
+            ranked = best > -torch.inf
+            hits.append(((self._relevant[place] == keys) & ranked).cpu().numpy())
+            tops.append(items.masked_fill(~ranked, -1).cpu().numpy())
+        return self.measure(np.concatenate(tops), np.concatenate(hits))
+
+    def in_batches(self, scorer: Scorer) -> Scorer:
+        """For a scorer that is slow to start: one that asks it for `batch_size` users at a time and hands out copies.
+
+        Raises:
+            UserError: if its scores are not [B, I].
+        """
+        users = torch.from_numpy(self.users).to(self.device)
+        begin = end = 0  # of the batch at hand, in users
+        batch = torch.empty(0)
+
+        def tile(wanted: Tensor) -> Tensor:
+            nonlocal begin, end, batch
+            rows = []
+            place = int(torch.searchsorted(users, wanted[0]))
+            stop = place + len(wanted)
+            while place < stop:
+                if not begin <= place < end:
+                    begin, end = place, min(place + self.batch_size, len(users))
+                    batch = scorer(users[begin:end])
+                    if not isinstance(batch, Tensor) or batch.shape != (end - begin, self.n_items):
+                        got = list(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
+                        expected = f"{[end - begin, self.n_items]}, a row per user and a column per item"
+                        raise UserError(f"full_sort_predict: expected scores {expected}, got {got}")
+                rows.append(batch[place - begin : min(stop, end) - begin])
+                place += len(rows[-1])
+            return torch.cat(rows)
+
+        return tile
+
+    def measure(self, topk: NDArray[np.int64], hits: NDArray[np.bool_]) -> Evaluation:
+        """Computes every metric per user from the ranked lists."""
+        values: dict[str, NDArray[np.float64]] = {}
+        for name in self.metrics:
+            table = METRICS[name](hits, self.n_relevant, self.topk)
+            values |= {f"{name}@{cutoff}": table[:, column] for column, cutoff in enumerate(self.topk)}
+        return Evaluation(self.users, values, topk, hits)
+
+
+def evaluate_groups(
+    evaluation: Evaluation, dataset: Dataset, split: str, group_by: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Results by group: grouping to group name to metric (and "n_users"), means over the group's users.
+
+    `user_activity`: four groups of users by number of training interactions, as equal in size as ties allow.
+    `item_popularity`: the relevant items are split into cold (no training interaction) and tail, middle and head, each
+    of these with a third of the training interactions; only recall is defined there, per user with such an item.
+    `signal` (generated data): users whose interests need all modalities read together, and the others.
+    """
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for grouping in group_by:
+        if grouping == "item_popularity":
+            results[grouping] = _by_popularity(evaluation, dataset, split)
+            continue
+        if grouping == "user_activity":
+            degree = np.bincount(dataset.train.users, minlength=dataset.n_users)[evaluation.users]
+            bounds = np.unique(np.quantile(degree, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
+            edges = [*bounds[:-1], bounds[-1] + 1] if len(bounds) > 1 else [bounds[0], bounds[0] + 1]
+            masks = {_interactions(a, b - 1): (degree >= a) & (degree < b) for a, b in itertools.pairwise(edges)}
+        elif dataset.truth is not None:
+            joint = dataset.truth.joint_user[evaluation.users]
+            masks = {"modalities together": joint, "one modality": ~joint}
+        else:
+            raise UserError(f"group_by signal: '{dataset.name}' is not a generated data set")
+        results[grouping] = {
+            name: {"n_users": int(mask.sum())} | {m: float(v[mask].mean()) for m, v in evaluation.values.items()}
+            for name, mask in masks.items()
+            if mask.any()
+        }
+    return results
+
+
+def _interactions(least: int, most: int) -> str:
+    if least < most:
+        return f"{least}-{most} interactions"
+    return f"{most} interaction{'s' if most != 1 else ''}"
+
+
+def _by_popularity(evaluation: Evaluation, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:
+    degree = np.bincount(dataset.train.items, minlength=dataset.n_items)
+    order = np.argsort(degree, kind="stable")
+    share = np.empty(dataset.n_items)
+    share[order] = (np.cumsum(degree[order]) - degree[order] / 2) / degree.sum()
+    group = np.where(degree == 0, 0, 1 + np.minimum((share * 3).astype(int), 2))
+    truth = dataset.splits[split]
+    row = np.searchsorted(evaluation.users, truth.users)
+    cutoffs = sorted(int(name.partition("@")[2]) for name in evaluation.values if name.startswith("recall@"))
+    found = np.where(evaluation.hits, group[evaluation.topk], -1)
+    results: dict[str, dict[str, float]] = {}
+    for number, name in enumerate(("cold", "tail", "middle", "head")):
+        relevant = np.bincount(row[group[truth.items] == number], minlength=len(evaluation.users))
+        users = relevant > 0
+        if users.any():
+            hits = np.cumsum(found == number, axis=1)[users]
+            results[name] = {"n_users": int(users.sum()), "n_items": int((group == number).sum())}
+            results[name] |= {f"recall@{k}": float((hits[:, k - 1] / relevant[users]).mean()) for k in cutoffs}
+    return results

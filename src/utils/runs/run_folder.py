@@ -1,0 +1,277 @@
+"""Run folders: one per run, written atomically, found again by the settings that it stands for."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import scipy
+import torch
+
+from utils.config.configuration import Config
+from utils.data.dataset import Dataset
+from utils.errors import UserError
+from utils.config.settings import NOT_IDENTITY
+
+TEMPORARY = ".tmp"  # ends the name of a file that is being written
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed.
+
+    Raises:
+        UserError: if it cannot be written there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> bool:
+    """Makes a folder and those above it; returns whether it was not there before.
+
+    Raises:
+        UserError: if that cannot be done.
+    """
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        if os.path.isdir(path):  # False where it may not be seen, while path.is_dir() raises
+            return False
+        raise UserError(f"{path}: cannot be made a folder ({error.strerror}); choose another --output_dir") from None
+    return True
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON with full precision, atomically."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], separator: str = ",") -> None:
+    """Writes rows as CSV, atomically; the columns are all keys in order of first appearance."""
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, delimiter=separator, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def write_torch(path: Path, content: Any) -> None:
+    """Writes tensors and plain values, atomically, to be read with weights_only=True."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def on_cpu(content: Any) -> Any:
+    """Dictionaries, lists and tuples with their tensors on the CPU, to be read where there is no GPU."""
+    if isinstance(content, torch.Tensor):
+        return content.cpu()
+    if isinstance(content, dict):
+        return {key: on_cpu(value) for key, value in content.items()}
+    return type(content)(map(on_cpu, content)) if isinstance(content, (list, tuple)) else content
+
+
+def read_torch(path: Path) -> Any:
+    """Reads what `write_torch` wrote, onto the CPU; nothing but tensors and plain values is accepted.
+
+    Raises:
+        UserError: if the file is not there or is something else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # torch.load raises many kinds for a broken or foreign file
+        raise UserError(f"{path}: not a checkpoint of this project ({type(error).__name__})") from None
+
+
+def identity(config: Config) -> str:
+    """Eight hexadecimal digits that stand for all settings but seed and places."""
+    values = {k: v for k, v in config.entries.items() if k not in NOT_IDENTITY and k != "seed"}
+    text = json.dumps({"model": config.model, "dataset": config.dataset, **values}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def take_lock(path: Path) -> IO[str] | None:
+    """Takes a lock file for this process until it is closed or the process ends; None if another process has it.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    try:
+        lock = open(path, "a")  # noqa: SIM115 (held until closed)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        import fcntl
+    except ImportError:  # not on Windows, where two processes are on their own
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it before may have removed the file in between: then another lock counts.
+        held = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except OSError:
+        held = False
+    if held:
+        return lock
+    lock.close()
+    return None
+
+
+class RunFolder:
+    """One run's folder, `OUTPUT_DIR/DATASET/MODEL/IDENTITY-sSEED`, with `_2`, `_3`... for repeated runs.
+
+    While a run is going its folder is locked, so that two processes cannot write into one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def new(cls, config: Config) -> RunFolder:
+        """Makes a fresh folder; an earlier run is never touched."""
+        base = cls._base(config)
+        for number in range(1, 10**6):
+            path = base if number == 1 else base.with_name(f"{base.name}_{number}")
+            if make_folder(path):
+                return cls(path)
+        raise UserError(f"{base}: too many runs with the same settings")
+
+    @classmethod
+    def latest(cls, config: Config) -> RunFolder | None:
+        """The newest folder of a run with these settings and seed, or None."""
+        base = cls._base(config)
+        numbered = {1: base} | {
+            int(path.name.rpartition("_")[2]): path
+            for path in base.parent.glob(f"{base.name}_*")
+            if path.name.rpartition("_")[2].isdigit()
+        }
+        existing = [number for number, path in numbered.items() if path.is_dir()]
+        return cls(numbered[max(existing)]) if existing else None
+
+    @staticmethod
+    def _base(config: Config) -> Path:
+        folder = Path(config["output_dir"]).expanduser() / config.dataset / config.model
+        return folder / f"{identity(config)}-s{config['seed']}"
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def metrics(self) -> dict[str, Any] | None:
+        """What metrics.json holds, or None while the run is not finished."""
+        try:
+            content = json.loads(self.file("metrics.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) and "status" in content else None
+
+    def manifest(self) -> dict[str, Any]:
+        """What manifest.json holds.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        path = self.file("manifest.json")
+        try:
+            content = json.loads(path.read_text())
+            if content["hashes"] and content["versions"]["code"]:
+                return dict(content)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        raise UserError(f"{path}: not readable, so the data of this run cannot be checked; start it anew")
+
+    def lock(self) -> None:
+        """Takes the folder for this process.
+
+        Raises:
+            UserError: if another process has it.
+        """
+        lock = take_lock(self.file(".lock"))
+        if lock is None:
+            raise UserError(f"{self.path}: another process is running here; wait for it or stop it first")
+        self._lock = lock
+        for left in self.path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Removes what a process left in a finished run that was killed just after its last write."""
+        with contextlib.suppress(UserError):  # somebody is at work in it, or it may only be read
+            self.lock()
+            self.file("last.pt").unlink(missing_ok=True)
+            self.unlock()
+
+    def unlock(self) -> None:
+        if self._lock:
+            self.file(".lock").unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+
+def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str, Any]:
+    """What someone else needs to get the same numbers: library versions, hashes of the data, seed, protocol, machine."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "status": "running",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "model": config.model,
+        "plugin": {"path": config["plugin"], "sha256": config["plugin_sha256"]} if config["plugin"] else None,
+        "dataset": config.dataset,
+        "identity": identity(config),
+        "seed": config["seed"],
+        "protocol": config["protocol"],
+        "device": str(device),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
+        "sizes": {"users": dataset.n_users, "items": dataset.n_items}
+        | {split: len(dataset.splits[split]) for split in dataset.splits},
+        "features": {name: list(matrix.shape) for name, matrix in dataset.features.items()},
+        "missing": {name: int((~there).sum()) for name, there in dataset.present.items()},
+        "hashes": dataset.fingerprint,
+        "warnings": dataset.warnings,
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> dict[str, int]:
+    """The most memory this process has held: resident, and on the CUDA device if one is used."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    memory = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        memory["cuda"] = torch.cuda.max_memory_allocated(device)
+    return memory
+
+
+def write_topk(path: Path, users: Sequence[str], topk: Sequence[Sequence[str]]) -> None:
+    """Writes `topk.tsv`: a line per user, the user, then items best first."""
+    lines = ["\t".join([user, *items]) for user, items in zip(users, topk, strict=True)]
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
