@@ -334,7 +334,7 @@ def test_a_harmful_pickle_is_refused_and_not_run(tmp_path, place, protocol):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (Named(), "it names test_user_graph_file.Named"),
+        pytest.param(Named(), "it names test_user_graph_file.Named", id="a class"),
         ({0: [[1], [1]], "a": [[], []]}, "a user's id: expected a whole number from 0 up, got str"),
         ({0: [[1], [1]], -1: [[], []]}, "a user's id: expected a whole number from 0 up, got -1"),
         ({True: [[0], [1]]}, "a user's id: expected a whole number from 0 up, got True"),

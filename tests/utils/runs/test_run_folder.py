@@ -17,7 +17,7 @@ import pytest
 import torch
 from helpers import Planted, problems_of, random_dataset, toy_config, toy_configs
 
-from utils.runs.run_folder import run_folder as runs
+from utils.runs import run_folder as runs
 from utils.runs.run_folder import (
     RunFolder,
     identity,
