@@ -497,7 +497,7 @@ def _audit(arguments: list[str]) -> int:
     (config,), _ = resolve(Request(["audit"], [arguments[0]], overrides), {"audit": None})
 
     from audit.checks import audit, table
-    from utils.runs.run_folder import write_json
+    from utils.files import write_json
 
     result = audit(config, Path(graph).expanduser() if graph else None, "random_split" in words.flags)
     print(f"{table(result.checks)}\n\n{result.sentence()}")

@@ -28,7 +28,7 @@ from prepare.interactions import write_mapping
 from prepare.pipeline import make_place, whole_file
 from utils.data.dataset import SPLITS
 from utils.errors import UserError, nearest
-from utils.runs.run_folder import write_bytes
+from utils.files import write_bytes
 
 COMPANIONS = ("*_feat.npy", "*_mask.npy", "*mapping*.csv", "*mapping*.tsv")
 USAGE = """\

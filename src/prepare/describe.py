@@ -397,7 +397,7 @@ def describe_command(arguments: list[str]) -> int:
     from prepare.pipeline import make_place
     from utils.config.configuration import data_folder
     from utils.errors import nearest
-    from utils.runs.run_folder import write_bytes, write_json
+    from utils.files import write_bytes, write_json
 
     usage = "describe NAME [--data_path DIR] [--output FILE.json] [--plots DIR]"
     if not arguments or arguments[0] in ("-h", "--help"):

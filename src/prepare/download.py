@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from prepare.pipeline import sha256_of
 from utils.errors import UserError
-from utils.runs.run_folder import make_folder, take_lock, write_json
+from utils.files import make_folder, take_lock, write_json
 
 BLOCK = 2**20
 TRIES = 5  # in a row without a byte more

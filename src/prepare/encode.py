@@ -33,7 +33,7 @@ from prepare.pipeline import WORK
 from prepare.store import ContentStore
 from utils.data.missing_modalities import mask_path
 from utils.errors import UserError
-from utils.runs.run_folder import TEMPORARY, make_folder, write_bytes
+from utils.files import TEMPORARY, make_folder, write_bytes
 
 VERSION = 1  # of what is computed here
 SHOWN = 20  # ids and reasons in a manifest

@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.runs.run_folder import TEMPORARY, make_folder, take_lock, write_json
+from utils.files import TEMPORARY, make_folder, take_lock, write_json
 
 WORK = ".prepare"
 OWN = "prepare.json"  # marks a folder as made here

@@ -272,7 +272,7 @@ def write_raw(spec: RawSpec, folder: Path, source: str = "amazon2014") -> dict[s
     """
     from prepare import raw_formats
     from prepare.pipeline import make_place
-    from utils.runs.run_folder import write_json
+    from utils.files import write_json
 
     if (folder / "generated.json").exists():
         raise UserError(f"generate_raw: {folder} holds generated files already: delete it or choose another folder")

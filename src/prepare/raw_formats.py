@@ -17,7 +17,7 @@ from prepare.pipeline import whole_file
 from prepare.raw import Drawn, RawSpec
 from prepare.raw_files import broken_png, names, png, whole_lines, write_lines
 from prepare.raw_words import item_text, review_text
-from utils.runs.run_folder import make_folder
+from utils.files import make_folder
 
 BLOCK = 2**16  # rows handled at once
 CUT = 0.3  # share of a file's bytes that is left out where it is to break off

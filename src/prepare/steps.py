@@ -22,7 +22,7 @@ from prepare.pipeline import Pipeline, Progress, Step, whole_file
 from prepare.store import FILE, ContentStore, compact, file_rows, image_files
 from utils.data.missing_modalities import mask_path
 from utils.errors import UserError
-from utils.runs.run_folder import make_folder, write_json
+from utils.files import make_folder, write_json
 
 OWN = "own"
 SOURCES = ("amazon2014", "amazon2023", OWN)

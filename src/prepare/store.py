@@ -22,7 +22,7 @@ from typing import IO, Any
 import lmdb
 
 from utils.errors import UserError
-from utils.runs.run_folder import TEMPORARY
+from utils.files import TEMPORARY
 
 FILE = "content.lmdb"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")

@@ -19,8 +19,8 @@ from prepare.lines import tally_lines
 from prepare.pipeline import Hashes, read_record
 from prepare.steps import Options
 from utils.data.dataset import SPLITS
+from utils.files import write_json
 from utils.paths import SOURCE
-from utils.runs.run_folder import write_json
 
 SHOWN = 10  # items that something went wrong with
 

@@ -25,8 +25,9 @@ from utils.data.id_mapping import original_ids
 from utils.errors import UserError
 from utils.evaluation.beyond_accuracy import beyond_accuracy
 from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
+from utils.files import write_bytes, write_json
 from utils.memory import keep_freed_memory
-from utils.runs.run_folder import RunFolder, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
+from utils.runs.run_folder import RunFolder, manifest, peak_memory_bytes, write_topk
 from utils.runs.tracking import Scalars, writer_class
 
 

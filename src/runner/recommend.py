@@ -15,7 +15,8 @@ from utils.data.dataset import load_dataset
 from utils.data.id_mapping import original_ids
 from utils.errors import UserError
 from utils.evaluation.topk import ranked_topk
-from utils.runs.run_folder import RunFolder, read_torch, write_csv
+from utils.files import write_csv
+from utils.runs.run_folder import RunFolder, read_torch
 
 SHOWN_USERS = 20
 BLOCK = 1024

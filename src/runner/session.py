@@ -4,57 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
-from tqdm import tqdm
 
+from common.trainer import Progress
 from runner.comparison import Row, summarize, to_cells, to_markdown, to_records, to_text
 from runner.quick_start import DatasetShelf, Result, check_resumable, oracle_metrics, other_code, pick_device, run
 from runner.registry import class_of
 from utils.config.configuration import Config
 from utils.data.id_mapping import original_ids
 from utils.errors import UserError
+from utils.files import make_folder, write_bytes, write_csv
 from utils.memory import check_fits
-from utils.runs.run_folder import RunFolder, make_folder, write_bytes, write_csv
+from utils.progress import ProgressBar
+from utils.runs.run_folder import RunFolder
 from utils.runs.tracking import writer_class
 
 
-class Bar:
-    """A progress bar over the epochs of a run; on no terminal it writes a line now and then."""
+def epoch_progress(bar: ProgressBar) -> Progress:
+    """What a trainer calls: moves the bar to `epoch` plus `share` of the next one."""
 
-    def __init__(self, epochs: int, title: str, quiet: bool) -> None:
-        self.bar: tqdm | None = None
-        self.epochs, self.title, self.quiet = epochs, title, quiet
+    def show(epoch: int, share: float, shown: Mapping[str, float]) -> None:
+        title = f"{bar.title} epoch {epoch}/{bar.total:g}" if shown else ""
+        bar(epoch + share, shown={name: f"{value:.4f}" for name, value in shown.items()}, title=title)
 
-    def _open(self, epoch: int) -> tqdm:
-        return tqdm(
-            total=self.epochs,
-            initial=epoch,
-            desc=self.title,
-            disable=self.quiet,
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,
-            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
-            leave=False,
-            dynamic_ncols=True,
-        )
-
-    def __call__(self, epoch: int, share: float, shown: Mapping[str, float]) -> None:
-        """Moves to `epoch` plus `share` of the next; the bar appears at the first call."""
-        self.bar = self.bar if self.bar is not None else self._open(epoch)
-        if shown:
-            self.bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items()}, refresh=False)
-            self.bar.set_description_str(f"{self.title} epoch {epoch}/{self.epochs}", refresh=False)
-        self.bar.update(epoch + share - self.bar.n)
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    return show
 
 
 def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resume: bool, quiet: bool) -> int:
@@ -82,8 +58,8 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
             going_on = folder is not None
             folder = folder or RunFolder.new(config)
             print(f"{head}: {'continues in' if going_on else 'in'} {folder.path}", flush=True)
-            with Bar(config["epochs"], title, quiet) as bar:
-                result = run(config, folder, dataset, bar, resume=going_on)
+            with ProgressBar(title, quiet, config["epochs"]) as bar:
+                result = run(config, folder, dataset, epoch_progress(bar), resume=going_on)
             results.append(result)
             print(f"  {_outcome(result)}", flush=True)
             if "note" in result.metrics:

@@ -22,8 +22,9 @@ from study.spec import Study, changed, read_study
 from utils.config.configuration import Request, data_folder
 from utils.data.dataloader import TrainLoader
 from utils.errors import UserError, nearest
+from utils.files import make_folder, write_bytes, write_json
 from utils.paths import PROJECT
-from utils.runs.run_folder import RunFolder, make_folder, write_bytes, write_json
+from utils.runs.run_folder import RunFolder
 
 USAGE = """\
 usage: main.py study FILE.yaml [options]

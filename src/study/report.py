@@ -26,7 +26,7 @@ from study.results import TrialResult
 from study.select import budget_notes, refuse_mixture, select
 from study.spec import Study
 from study.statistics import compare
-from utils.runs.run_folder import make_folder, write_bytes, write_csv, write_json
+from utils.files import make_folder, write_bytes, write_csv, write_json
 
 
 def write_report(study: Study, results: Sequence[TrialResult], folder: Path) -> None:

@@ -20,8 +20,8 @@ from serving import serving
 
 from prepare import download as module
 from prepare.download import download
+from utils.files import take_lock
 from utils.paths import SOURCE
-from utils.runs.run_folder import take_lock
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
 SHA = hashlib.sha256(CONTENT).hexdigest()

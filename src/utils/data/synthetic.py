@@ -27,16 +27,15 @@ All draws come from one PCG64 stream, the features last: the interactions are th
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+
+from utils.files import atomic_file, write_bytes
 
 MIN_INTERACTIONS = 5  # per user, as the public data sets are filtered
 ACTIVITY_SPREAD = 1.2  # sigma of the log-normal history length: Elec's longest come out at a few hundred, as they are
@@ -276,10 +275,11 @@ def write(data: SyntheticData, folder: Path) -> None:
         raise FileExistsError(f"{target} is already there: delete it or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in data.features.items():
-        _write_whole(folder / feature_file(name), partial(np.save, arr=values, allow_pickle=False))
+        with atomic_file(folder / feature_file(name)) as file:
+            np.save(file, values, allow_pickle=False)
     rows = zip(data.users.tolist(), data.items.tolist(), data.labels.tolist(), strict=True)
     text = "userID\titemID\tx_label\n" + "".join(f"{user}\t{item}\t{label}\n" for user, item, label in rows)
-    _write_whole(target, lambda file: file.write(text.encode("ascii")))
+    write_bytes(target, text.encode("ascii"))
 
 
 def _plant(rng: np.random.Generator, spec: SyntheticSpec) -> Truth:
@@ -416,14 +416,3 @@ def _features(rng: np.random.Generator, spec: SyntheticSpec, truth: Truth, modal
         for signs, direction in zip(visible[start : start + FEATURE_BLOCK].T, mixing, strict=True):
             block += signs[:, None] * direction  # the last bits of a matrix product depend on the machine
     return out
-
-
-def _write_whole(target: Path, save: Callable[[BinaryIO], object]) -> None:
-    """Write a file under a temporary name and move it in place."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            save(file)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

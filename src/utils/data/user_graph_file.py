@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from utils.errors import UserError
+from utils.files import write_bytes
 
 ARRAYS = ("indptr", "indices", "counts")
 COMMAND = "python src/main.py convert_user_graph"
@@ -171,8 +172,6 @@ def convert_user_graph(source: Path, target: Path) -> tuple[int, int]:
     indices, counts = (np.concatenate([row[part] for row in rows]) for part in (0, 1))
     if problem := _misfit(indptr, indices, counts, n_users):
         raise UserError(f"{source.name}: {problem}")
-
-    from utils.runs.run_folder import write_bytes
 
     buffer = io.BytesIO()
     np.savez_compressed(buffer, indptr=indptr, indices=indices.astype(np.int32), counts=counts.astype(np.int32))
