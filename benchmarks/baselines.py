@@ -29,7 +29,7 @@ from runner.registry import available_models, model_class
 from utils.config.configuration import Config
 from utils.data.dataloader import TrainLoader
 from utils.data.dataset import Dataset, load_dataset
-from utils.data.synthetic import SIZES
+from utils.data.synthetic_spec import SIZES
 from utils.memory import check_fits
 
 CPU = torch.device("cpu")

@@ -29,10 +29,10 @@ from utils.data.dataset import (
     make_splits,
     read_interactions,
     read_matrix,
-    synthetic_spec,
 )
 from utils.data.missing_modalities import Mask, present_rows, read_mask
 from utils.data.synthetic import generate
+from utils.data.synthetic_spec import synthetic_spec
 from utils.data.user_graph_file import ARRAYS, COMMAND, convert_user_graph, read_arrays, shared_in_training
 from utils.errors import UserError
 

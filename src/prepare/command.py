@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.command_line import take_apart
+from cli.words import take_apart
 from prepare.options import FLAGS, SEVERAL, SINGLE, USAGE, read_options
 from prepare.pipeline import Pipeline, Progress, make_place
 from prepare.steps import Steps

@@ -156,7 +156,7 @@ def _convert_graph(source: Path, target: Path) -> list[str]:
 
 def convert_command(arguments: list[str]) -> int:
     """The command `convert`; returns the exit code."""
-    from cli.command_line import take_apart
+    from cli.words import take_apart
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)

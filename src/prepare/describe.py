@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from audit.checks import read_raw
 from prepare.splits import counts_of, recognise
-from utils.config.configuration import Request, resolve
+from utils.config.request import Request, resolve
 from utils.data.dataset import SPLITS, discover_features
 from utils.data.missing_modalities import read_mask
 from utils.errors import UserError
@@ -393,9 +393,9 @@ def degree_plot(description: Description) -> str:
 
 def describe_command(arguments: list[str]) -> int:
     """The command `describe`; returns the exit code."""
-    from cli.command_line import take_apart
+    from cli.words import take_apart
     from prepare.pipeline import make_place
-    from utils.config.configuration import data_folder
+    from utils.config.request import data_folder
     from utils.errors import nearest
     from utils.files import write_bytes, write_json
 

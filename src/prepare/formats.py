@@ -23,7 +23,7 @@ from pandas.api.types import is_numeric_dtype
 
 from prepare.pickles import load_pickle
 from prepare.tables import KNOWN_COLUMNS, SPLIT_WORDS
-from utils.config.configuration import Request, resolve
+from utils.config.request import Request, resolve
 from utils.data.dataset import SPLITS
 from utils.errors import UserError
 

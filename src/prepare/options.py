@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cli.command_line import Words, whole_number
+from cli.words import Words, whole_number
 from prepare import amazon
 from prepare.encoders import check_spec
 from prepare.features import FILLS
 from prepare.splits import KINDS, LEAST
 from prepare.steps import OWN, SOURCES, STEMS, Options
 from prepare.tables import KNOWN_COLUMNS
-from utils.config.configuration import Request, data_folder, parse_yaml, read_yaml
+from utils.config.request import Request, data_folder
+from utils.config.yaml_files import parse_yaml, read_yaml
 from utils.data.dataset import SPLITS
 from utils.errors import UserError, nearest
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.data.synthetic import SIZES as SETS
-from utils.data.synthetic import SyntheticSpec, Truth, generate
+from utils.data.synthetic import Truth, generate
+from utils.data.synthetic_spec import SIZES as SETS
+from utils.data.synthetic_spec import SyntheticSpec
 from utils.errors import UserError, nearest
 
 CORE = 5  # interactions that every user and item of the core has
@@ -296,8 +297,8 @@ def write_raw(spec: RawSpec, folder: Path, source: str = "amazon2014") -> dict[s
 
 def raw_command(arguments: list[str]) -> int:
     """The command `generate_raw`; returns the exit code."""
-    from cli.command_line import take_apart
-    from utils.config.configuration import parse_yaml
+    from cli.words import take_apart
+    from utils.config.yaml_files import parse_yaml
 
     usage = f"generate_raw DIR [--source {'|'.join(SOURCES)}] [--size {'|'.join(SIZES)}] [--KEY VALUE ...]"
     fields = {entry.name: entry for entry in dataclasses.fields(RawSpec)}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prepare.interactions import Interactions
-from utils.config.configuration import read_yaml
+from utils.config.yaml_files import read_yaml
 from utils.data.dataset import SPLITS, content_hash
 from utils.errors import UserError
 from utils.paths import CONFIGS

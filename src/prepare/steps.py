@@ -376,7 +376,7 @@ class Steps:
     def verify(self, progress: Progress) -> dict[str, Any]:
         """Reads the data set as a run would, and checks that its parts belong together."""
         from prepare.describe import describe
-        from utils.config.configuration import Request, resolve
+        from utils.config.request import Request, resolve
         from utils.data.dataset import load_dataset
 
         o = self.o

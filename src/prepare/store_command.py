@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cli.command_line import take_apart
+from cli.words import take_apart
 from prepare.store import FILE, ContentStore, compact
-from utils.config.configuration import Request, data_folder
+from utils.config.request import Request, data_folder
 from utils.errors import UserError, nearest
 
 USAGE = """\

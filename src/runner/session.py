@@ -33,18 +33,18 @@ def epoch_progress(bar: ProgressBar) -> Progress:
     return show
 
 
-def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resume: bool, quiet: bool) -> int:
+def run_all(configs: Sequence[Config], resume: bool, quiet: bool) -> int:
     """Runs every configuration, prints the tables, and returns the exit code: 1 if a run diverged.
 
     Raises:
         UserError: before anything runs, for a data set that is missing or wrong.
     """
     shelf = DatasetShelf()
-    check_all(configs, needs_features, shelf, resume)
+    check_all(configs, shelf, resume)
     results: list[Result] = []
     oracles: dict[str, dict[str, float]] = {}
     for number, config in enumerate(configs, 1):
-        dataset = shelf.get(config, needs_features[config.model])
+        dataset = shelf.get(config, class_of(config).needs_features)
         title = f"{config.model} on {config.dataset}, seed {config['seed']}"
         varied = ", ".join(f"{axis} {config[axis]}" for axis in config.axes if axis != "seed")
         head = f"[{number}/{len(configs)}] {title}" + (f", {varied}" if varied else "")
@@ -70,9 +70,7 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
     return 1 if any(result.metrics["status"] != "finished" for result in results) else 0
 
 
-def check_all(
-    configs: Sequence[Config], needs_features: Mapping[str, bool], shelf: DatasetShelf, resume: bool = False
-) -> None:
+def check_all(configs: Sequence[Config], shelf: DatasetShelf, resume: bool = False) -> None:
     """Reads every data set once before the first run, prints what is in it, and finds all mistakes at once."""
     problems: list[str] = []
     spoken: set[str] = set()
@@ -82,7 +80,7 @@ def check_all(
             device = pick_device(config["device"])
             if config["tensorboard"]:
                 writer_class()
-            dataset = shelf.get(config, needs_features[config.model])
+            dataset = shelf.get(config, class_of(config).needs_features)
             check_fits(config.model, class_of(config).memory_needed(config, dataset), device)
             if max(config["topk"]) > dataset.n_items:
                 problems.append(

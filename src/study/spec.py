@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from runner.registry import available_models, model_keys, model_name
-from utils.config.configuration import Request, data_folder, known_datasets, read_yaml
+from utils.config.request import Request, data_folder, known_datasets
 from utils.config.schema import keys_of
-from utils.config.settings import NOT_IDENTITY, SETTINGS
+from utils.config.settings import METRICS, NOT_IDENTITY, SETTINGS
+from utils.config.yaml_files import read_yaml
 from utils.errors import UserError, nearest
-from utils.evaluation.metrics import METRICS
 from utils.paths import CONFIGS
 
 METHODS = ("grid", "random", "tpe")

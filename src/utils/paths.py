@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# What stands before the names of the project's modules: nothing in a checkout, "gtc_bench." where it is installed.
+PACKAGE = __name__.removesuffix("utils.paths")
+
 SOURCE = Path(__file__).resolve().parent.parent
 CONFIGS = SOURCE / "configs"
 MODELS = SOURCE / "models"

@@ -33,9 +33,9 @@ from toys import (
 
 from models.gtc import expanded
 from runner.registry import model_class
-from utils.config.configuration import read_yaml
 from utils.config.schema import keys_of
 from utils.config.settings import TrainSettings
+from utils.config.yaml_files import read_yaml
 
 WEIGHTS = {"diff_weight": 0.7, "tc_weight": 0.4, "reg_weight": 0.3}
 # The text's choices, as configs/variants/GTC_paper.yaml has them, at sizes of a toy.

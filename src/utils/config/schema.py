@@ -55,8 +55,17 @@ class Key:
 
     @property
     def is_word(self) -> bool:
-        """Whether the value is a string, which on the command line needs no YAML."""
-        return str in _options(self.type)
+        """Whether the value is a string or a list of strings, which on the command line need no YAML."""
+        return str in _options(self.type) or list[str] in _options(self.type)
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The types that the value may have; of a list that of its entries, of a mapping `dict`."""
+        found = []
+        for option in _options(self.type):
+            origin = typing.get_origin(option)
+            found.append(typing.get_args(option)[0] if origin is list else origin or option)
+        return tuple(found)
 
     @property
     def optional(self) -> bool:

@@ -6,7 +6,6 @@ Format (that of MMRec): `NAME.inter`, a separated text file with a header and at
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,9 +21,10 @@ from numpy.typing import NDArray
 from utils.data.cache import ArrayCache, Arrays
 from utils.data.missing_modalities import drawn_present, present_rows, read_mask
 from utils.data.modality_input import changed_features, check_modalities
-from utils.data.synthetic import SyntheticSpec, Truth, generate
+from utils.data.synthetic import Truth, generate
+from utils.data.synthetic_spec import synthetic_spec
 from utils.data.user_graph_file import read_user_graph
-from utils.errors import UserError, nearest
+from utils.errors import UserError
 from utils.paths import default_cache_path
 
 if TYPE_CHECKING:
@@ -202,22 +202,6 @@ def _own_user_graph(config: Config, dataset: Dataset) -> sp.csr_matrix | None:
         )
         return None
     return read_user_graph(path, dataset.inter_matrix("csr"))
-
-
-def synthetic_spec(content: Mapping[str, Any]) -> SyntheticSpec:
-    """What to generate, from the keys of `synthetic`.
-
-    Raises:
-        UserError: for an unknown key or a value out of range.
-    """
-    known = [entry.name for entry in dataclasses.fields(SyntheticSpec)]
-    unknown = [name for name in content if name not in known]
-    if unknown:
-        raise UserError(*(f"synthetic: unknown key '{name}'{nearest(name, known)}" for name in unknown))
-    try:
-        return SyntheticSpec(**content)
-    except ValueError as error:
-        raise UserError(f"synthetic: {error}".replace("SyntheticSpec: ", "")) from None
 
 
 def _generated(config: Config, needs_features: bool) -> Dataset:

@@ -1,4 +1,4 @@
-"""The commands `study` and `report`."""
+"""A study from its file to its report: what is left to run is run, then everything is reported."""
 
 from __future__ import annotations
 
@@ -11,106 +11,20 @@ from typing import Any
 import torch
 import yaml
 
-from cli.command_line import take_apart, whole_number
 from common.trainer import Trainer
 from runner.quick_start import DatasetShelf, build_model, make_evaluator, pick_device
 from runner.registry import class_of
 from study.execute import How, execute, unfinished
 from study.plan import Scores, Trial, plan
+from study.report import write_report
 from study.results import load, read_json
 from study.spec import Study, changed, read_study
-from utils.config.configuration import Request, data_folder
+from utils.config.request import Request, data_folder
 from utils.data.dataloader import TrainLoader
-from utils.errors import UserError, nearest
+from utils.errors import UserError
 from utils.files import make_folder, write_bytes, write_json
 from utils.paths import PROJECT
 from utils.runs.run_folder import RunFolder
-
-USAGE = """\
-usage: main.py study FILE.yaml [options]
-
-Runs every trial of a study that is not done yet and writes its report; see docs/studies.md.
-
-options:
-  -d, --dataset NAME ...   these data sets in place of the file's; the study is then called NAME-DATASET
-  --seed N ...             these seeds in place of the file's
-  --dry_run                say what would run and for how long, from one measured epoch each
-  --workers N              processes that share the trials; 0 (default): this one
-  --threads_per_worker N   CPU threads of a trial (default 1, so that any number of workers gives the same bits)
-  --launcher local|ray     processes of this machine, or tasks of a Ray cluster
-  --address A              of the Ray cluster; without: one on this machine
-  --output_dir DIR         the study goes to DIR/studies/NAME (default: runs/ of the project)
-  --data_path DIR          the folder of data sets
-  --device D               auto, cpu, cuda or cuda:N
-  --retry_failed           run failed trials again
-  --rerun_changed          run trials again that another version of the code has finished
-  --keep_checkpoints       leave the best weights in the run folders
-  --quiet                  no progress bar
-"""
-FLAGS = ("dry_run", "retry_failed", "rerun_changed", "keep_checkpoints", "quiet")
-OPTIONS = (
-    "workers", "threads_per_worker", "launcher", "address", "output_dir", "data_path", "cache_dir", "device"
-)  # fmt: skip
-CHANGES = {"dataset": "datasets", "seed": "seeds"}  # options to the keys of the file that they replace
-
-
-def study_command(arguments: list[str]) -> int:
-    """The command `study`; returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if arguments[0].startswith("-"):
-        raise UserError("study: the study file is missing; usage: main.py study FILE.yaml [options]")
-    file, words = Path(arguments[0]).expanduser(), take_apart(arguments[1:], FLAGS)
-    problems = [
-        f"study: unknown option --{name}{nearest(name, [*FLAGS, *OPTIONS, *CHANGES])}"
-        for name in words.options
-        if name not in OPTIONS and name not in CHANGES
-    ]
-    changes: dict[str, Any] = {key: words.options[word] for word, key in CHANGES.items() if word in words.options}
-    if "seeds" in changes:
-        changes["seeds"] = [whole_number("study", "seed", 0, word, problems) for word in changes["seeds"]]
-    for word, key in CHANGES.items():
-        if changes.get(key) == []:
-            problems.append(f"study: --{word} needs a value")
-    given = {name: words.one(name) for name in words.options if name in OPTIONS}
-    workers = whole_number("study", "workers", 0, given.get("workers") or "0", problems)
-    threads = whole_number("study", "threads_per_worker", 1, given.get("threads_per_worker") or "1", problems)
-    launcher = given.get("launcher") or "local"
-    if launcher not in ("local", "ray"):
-        problems.append(f"study: --launcher: expected local or ray, got '{launcher}'")
-    if launcher == "ray" and workers:
-        problems.append(
-            "study: --workers goes with --launcher local; Ray runs as many trials as the cluster has room for"
-        )
-    if given.get("address") and launcher != "ray":
-        problems.append("study: --address goes with --launcher ray")
-    if not file.is_file():
-        problems.append(f"study: there is no file {file}")
-    if problems:
-        raise UserError(*problems)
-
-    places = {name: given.get(name) for name in ("data_path", "cache_dir", "device")} | {"threads": threads}
-    flags = {name: name in words.flags for name in FLAGS if name != "dry_run"}
-    output = given.get("output_dir")
-    return run_study(
-        file,
-        Path(output).expanduser().absolute() if output else None,
-        places,
-        How(workers, launcher, given.get("address"), **flags),
-        "dry_run" in words.flags,
-        changes,
-    )
-
-
-def report_command(arguments: list[str]) -> int:
-    """The command `report`; returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: main.py report STUDY_FOLDER")
-        return 0
-    if len(arguments) != 1:
-        raise UserError(f"report: expected the folder of a study, got {len(arguments)} words")
-    return make_report(Path(arguments[0]).expanduser())
 
 
 def run_study(
@@ -160,17 +74,12 @@ def run_study(
         if len(several) > 10:
             print(f"... and {len(several) - 10} more {status} trials")
     print(f"{len(trials)} trials in {folder}")
-
-    from study.report import write_report
-
     write_report(study, load(folder), folder / "report")
     return 1 if any(bad.values()) else 0
 
 
 def make_report(folder: Path) -> int:
     """Writes the report of a study's folder again, from what is there."""
-    from study.report import write_report
-
     study = read_study(folder / "study.yaml", _data_of(folder))
     write_report(study, load(folder), folder / "report")
     return 0

@@ -1,0 +1,12 @@
+"""The command `generate_raw`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs the command; returns the exit code."""
+    from prepare.raw import raw_command
+
+    return raw_command(list(words))
