@@ -339,7 +339,7 @@ def _report(arguments: list[str]) -> int:
 
 
 def _generate_raw(arguments: list[str]) -> int:
-    from prepare.raw import raw_command
+    from prepare.synthetic_raw.raw_spec import raw_command
 
     return raw_command(arguments)
 
@@ -351,7 +351,7 @@ def _describe(arguments: list[str]) -> int:
 
 
 def _convert(arguments: list[str]) -> int:
-    from prepare.convert import convert_command
+    from prepare.conversion.convert import convert_command
 
     return convert_command(arguments)
 

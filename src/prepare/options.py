@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from cli.command_line import Words, whole_number
-from prepare import amazon
-from prepare.encoders import check_spec
-from prepare.features import FILLS
+from prepare.content.encoder_registry import check_spec
+from prepare.content.feature_files import FILLS
+from prepare.sources import amazon
+from prepare.sources.separated import KNOWN_COLUMNS
 from prepare.splits import KINDS, LEAST
 from prepare.steps import OWN, SOURCES, STEMS, Options
-from prepare.tables import KNOWN_COLUMNS
 from utils.config.configuration import Request, data_folder, parse_yaml, read_yaml
 from utils.data.dataset import SPLITS
 from utils.errors import UserError, nearest

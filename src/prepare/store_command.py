@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from cli.command_line import take_apart
-from prepare.store import FILE, ContentStore, compact
+from prepare.content.store import FILE, ContentStore, compact
 from utils.config.configuration import Request, data_folder
 from utils.errors import UserError, nearest
 
