@@ -7,6 +7,6 @@ from collections.abc import Sequence
 
 def run(words: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    from prepare.convert import convert_command
+    from prepare.conversion.convert import convert_command
 
     return convert_command(list(words))

@@ -7,6 +7,6 @@ from collections.abc import Sequence
 
 def run(words: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    from prepare.raw import raw_command
+    from prepare.synthetic_raw.raw_spec import raw_command
 
     return raw_command(list(words))

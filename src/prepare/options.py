@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from cli.words import Words, whole_number
-from prepare import amazon
-from prepare.encoders import check_spec
-from prepare.features import FILLS
+from prepare.content.encoder_registry import check_spec
+from prepare.content.feature_files import FILLS
+from prepare.sources import amazon
+from prepare.sources.separated import KNOWN_COLUMNS
 from prepare.splits import KINDS, LEAST
 from prepare.steps import OWN, SOURCES, STEMS, Options
-from prepare.tables import KNOWN_COLUMNS
 from utils.config.request import Request, data_folder
 from utils.config.yaml_files import parse_yaml, read_yaml
 from utils.data.dataset import SPLITS

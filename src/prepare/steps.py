@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from prepare import amazon, features, interactions, splits, tables, texts
-from prepare.encode import encode
-from prepare.image_check import checker
+from prepare import interactions, splits
+from prepare.content import feature_files as features
+from prepare.content.encode import encode
+from prepare.content.image_check import checker
+from prepare.content.store import FILE, ContentStore, compact, file_rows, image_files
 from prepare.lines import NOT_KEPT, Tally
 from prepare.pipeline import Pipeline, Progress, Step, whole_file
-from prepare.store import FILE, ContentStore, compact, file_rows, image_files
+from prepare.sources import amazon
+from prepare.sources import item_texts as texts
+from prepare.sources import separated as tables
 from utils.data.missing_modalities import mask_path
 from utils.errors import UserError
 from utils.files import make_folder, write_json

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from cli.words import take_apart
-from prepare.store import FILE, ContentStore, compact
+from prepare.content.store import FILE, ContentStore, compact
 from utils.config.request import Request, data_folder
 from utils.errors import UserError, nearest
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from prepare.image_check import STRUCTURE
+from prepare.content.image_check import STRUCTURE
 from prepare.lines import tally_lines
 from prepare.pipeline import Hashes, read_record
 from prepare.steps import Options
@@ -83,7 +83,7 @@ def counts(records: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 def code_version() -> str:
     """Hash of the code that prepares data."""
     digest = hashlib.sha256()
-    for path in sorted((SOURCE / "prepare").glob("*.py")):
+    for path in sorted((SOURCE / "prepare").rglob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

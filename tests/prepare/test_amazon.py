@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from helpers import problems_of
 
-from prepare.amazon import find_raw, image_url, item_text, raw_url, read_meta, read_ratings, read_reviews
-from prepare.features import from_matrix, from_records
+from prepare.content.feature_files import from_matrix, from_records
 from prepare.interactions import Interactions
 from prepare.lines import Tally
-from prepare.texts import Item, read_texts
+from prepare.sources.amazon import find_raw, image_url, item_text, raw_url, read_meta, read_ratings, read_reviews
+from prepare.sources.item_texts import Item, read_texts
 
 
 def dropped(tally: Tally) -> dict[str, int]:

@@ -18,9 +18,9 @@ from helpers import problems_of
 from PIL import Image
 from torch import nn
 
-from prepare import neural, tfidf
-from prepare.decode import image_of, text_of
-from prepare.encoders import ENCODERS, BadContent, TfIdfEncoder, check_spec, described
+from prepare.content import neural, tfidf
+from prepare.content.decode import image_of, text_of
+from prepare.content.encoder_registry import ENCODERS, BadContent, TfIdfEncoder, check_spec, described
 
 
 def table_of(*texts: str) -> sp.csr_matrix:
@@ -41,8 +41,9 @@ def test_terms_are_words_and_pairs_under_a_hash_that_is_the_same_everywhere() ->
     assert tfidf.terms("  Red,SHOE -- 42!").tolist() == expected
     assert expected[0] == 0x15F8F  # worked out once: another hash would change everybody's features
     assert tfidf.terms("!?").tolist() == []
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from prepare import tfidf; print(list(tfidf.terms('Red shoe 42')))"
-    source = str(Path(tfidf.__file__).resolve().parents[1])
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from prepare.content import tfidf; "
+    code += "print(list(tfidf.terms('Red shoe 42')))"
+    source = str(Path(tfidf.__file__).resolve().parents[2])
     done = subprocess.run([sys.executable, "-c", code, source], capture_output=True, text=True, check=True, timeout=120)
     assert [int(word) for word in re.findall(r"\b\d+\b", done.stdout)] == expected
 

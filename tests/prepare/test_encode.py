@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from prepare import encode as encode_module
-from prepare.encode import EncodeReport, encode
-from prepare.encoders import ENCODERS, Encoder, EncoderSource, EncoderSpec
-from prepare.neural import ModuleEncoder, random_weights
-from prepare.store import ContentStore
+from prepare.content import encode as encode_module
+from prepare.content.encode import EncodeReport, encode
+from prepare.content.encoder_registry import ENCODERS, Encoder, EncoderSource, EncoderSpec
+from prepare.content.neural import ModuleEncoder, random_weights
+from prepare.content.store import ContentStore
 
-SOURCE = Path(encode_module.__file__).resolve().parents[1]
+SOURCE = Path(encode_module.__file__).resolve().parents[2]
 TOPICS = (
     "baby blanket soft cotton",
     "camera lens zoom portrait",
@@ -341,9 +341,9 @@ CHILD = """
 import sys
 sys.path.insert(0, {source!r})
 from pathlib import Path
-from prepare.encode import encode
-from prepare.encoders import TfIdfEncoder
-from prepare.store import ContentStore
+from prepare.content.encode import encode
+from prepare.content.encoder_registry import TfIdfEncoder
+from prepare.content.store import ContentStore
 TfIdfEncoder.block = 20
 with ContentStore.open(Path({path!r})) as store:
     ids = store.keys("text")

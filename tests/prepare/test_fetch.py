@@ -20,7 +20,7 @@ from serving import serving
 
 from prepare import download as module
 from prepare.download import download_all
-from prepare.raw_files import png
+from prepare.synthetic_raw.raw_files import png
 from utils.paths import SOURCE
 
 TOGETHER = 4

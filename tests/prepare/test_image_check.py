@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from prepare import image_check
-from prepare.image_check import STRUCTURE, checker, structure_problem
-from prepare.raw_files import broken_png, png
+from prepare.content import image_check
+from prepare.content.image_check import STRUCTURE, checker, structure_problem
+from prepare.synthetic_raw.raw_files import broken_png, png
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 31, 3)).astype(np.uint8)
 

@@ -23,7 +23,7 @@ from prepare.interactions import (
     write_mapping,
 )
 from prepare.lines import MAX_LINE, Tally, read_lines, shown, tally_lines
-from prepare.tables import moment, read_own
+from prepare.sources.separated import moment, read_own
 from utils.data.id_mapping import original_ids
 
 

@@ -15,9 +15,9 @@ import torch
 from helpers import problems_of
 from PIL import Image
 
-from prepare.encode import encode
-from prepare.encoders import build, check_spec
-from prepare.store import ContentStore
+from prepare.content.encode import encode
+from prepare.content.encoder_registry import build, check_spec
+from prepare.content.store import ContentStore
 
 pytestmark = pytest.mark.filterwarnings("default")  # of packages that are not the project's
 

@@ -20,10 +20,10 @@ from cli_tools import Outcome, contents, run_here, trained
 from PIL import Image
 
 from prepare import steps
-from prepare.encoders import ENCODERS, Encoder, EncoderSource, EncoderSpec
-from prepare.image_check import STRUCTURE, structure_problem
-from prepare.raw import RawSpec, write_raw
-from prepare.store import ContentStore
+from prepare.content.encoder_registry import ENCODERS, Encoder, EncoderSource, EncoderSpec
+from prepare.content.image_check import STRUCTURE, structure_problem
+from prepare.content.store import ContentStore
+from prepare.synthetic_raw.raw_spec import RawSpec, write_raw
 
 SIZES: dict[str, Any] = {
     "users": 60,

@@ -14,7 +14,7 @@ import pytest
 from cli_tools import Forks, contents, copy_of_code
 
 from prepare.pipeline import WORK
-from prepare.raw import RawSpec, write_raw
+from prepare.synthetic_raw.raw_spec import RawSpec, write_raw
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 KILLED = -signal.SIGKILL

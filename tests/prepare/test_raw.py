@@ -16,8 +16,8 @@ import pytest
 from cli_tools import contents, run_here
 from helpers import problems_of
 
-from prepare.raw import SIZES, RawSpec, draw, write_raw
-from prepare.raw_files import names
+from prepare.synthetic_raw.raw_files import names
+from prepare.synthetic_raw.raw_spec import SIZES, RawSpec, draw, write_raw
 
 SMALL = {"users": 60, "items": 40, "interactions": 500, "extra_ratings": 300, "extra_items": 50, "image_width": 8}
 DEFECTS = {

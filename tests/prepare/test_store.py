@@ -17,10 +17,10 @@ import pytest
 from cli_tools import run_here
 from helpers import problems_of
 
-from prepare import store as store_module
-from prepare.store import ContentStore, compact, description, file_rows, image_files, key_of
+from prepare.content import store as store_module
+from prepare.content.store import ContentStore, compact, description, file_rows, image_files, key_of
 
-SOURCE = Path(store_module.__file__).resolve().parents[1]
+SOURCE = Path(store_module.__file__).resolve().parents[2]
 
 
 def rows_of(n: int, size: int = 200, seed: int = 0) -> list[tuple[str, bytes]]:
@@ -224,7 +224,7 @@ def _open_elsewhere(path: Path, write: bool) -> subprocess.CompletedProcess[str]
 import sys
 sys.path.insert(0, {str(SOURCE)!r})
 from pathlib import Path
-from prepare.store import ContentStore
+from prepare.content.store import ContentStore
 from utils.errors import UserError
 try:
     with ContentStore.open(Path({str(path)!r}), write={write}) as store:
@@ -279,7 +279,7 @@ import sys
 sys.path.insert(0, {source!r})
 from pathlib import Path
 import numpy as np
-from prepare import store
+from prepare.content import store
 store.BATCH_ROWS = 5
 random = np.random.default_rng(0)
 rows = [(f"B{{number:05}}", random.bytes(3000 + number)) for number in range(400)]

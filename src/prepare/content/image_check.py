@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
-from prepare.decode import IMAGE_FORMATS, BadContent, image_of
+from prepare.content.decode import IMAGE_FORMATS, BadContent, image_of
 
 STRUCTURE = "structure"  # what checks where there is no Pillow
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from prepare.encoders import TEXT, BadContent
-from prepare.store import ContentStore
+from prepare.content.encoder_registry import TEXT, BadContent
+from prepare.content.store import ContentStore
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # others may start programs, as PostScript does
 EMPTY, UNREADABLE = "empty", "unreadable"

@@ -271,8 +271,8 @@ def write_raw(spec: RawSpec, folder: Path, source: str = "amazon2014") -> dict[s
     Raises:
         UserError: if the folder already holds generated.json or cannot be written.
     """
-    from prepare import raw_formats
     from prepare.pipeline import make_place
+    from prepare.synthetic_raw import raw_formats
     from utils.files import write_json
 
     if (folder / "generated.json").exists():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prepare.lines import NOT_KEPT, Advance, Tally
 from prepare.pipeline import whole_file
-from prepare.tables import KNOWN_COLUMNS, REPLACED, id_problem, separated_rows
+from prepare.sources.separated import KNOWN_COLUMNS, REPLACED, id_problem, separated_rows
 from utils.errors import UserError, nearest
 
 

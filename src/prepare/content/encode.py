@@ -26,11 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from prepare.decode import EMPTY, UNREADABLE, Contents
-from prepare.encoders import TEXT, Encoder, EncoderSpec, build, check_spec, described
-from prepare.features import write_mask
+from prepare.content.decode import EMPTY, UNREADABLE, Contents
+from prepare.content.encoder_registry import TEXT, Encoder, EncoderSpec, build, check_spec, described
+from prepare.content.feature_files import write_mask
+from prepare.content.store import ContentStore
 from prepare.pipeline import WORK
-from prepare.store import ContentStore
 from utils.data.missing_modalities import mask_path
 from utils.errors import UserError
 from utils.files import TEMPORARY, make_folder, write_bytes

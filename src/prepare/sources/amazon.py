@@ -13,8 +13,8 @@ from typing import Any
 
 from prepare.interactions import Collector, Interactions
 from prepare.lines import NOT_KEPT, Advance, Tally, read_lines
-from prepare.tables import REPLACED, id_problem, number
-from prepare.texts import Item, first_wanted
+from prepare.sources.item_texts import Item, first_wanted
+from prepare.sources.separated import REPLACED, id_problem, number
 from utils.config.yaml_files import read_yaml
 from utils.errors import UserError
 from utils.paths import CONFIGS

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prepare.encoders import TEXT, Encoder, EncoderSpec, versions
+from prepare.content.encoder_registry import TEXT, Encoder, EncoderSpec, versions
 from runner.quick_start import pick_device
 from utils.errors import UserError, nearest
 

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from prepare.formats import READERS, WRITERS, Table
+from prepare.conversion.formats import READERS, WRITERS, Table
 from prepare.interactions import write_mapping
 from prepare.pipeline import make_place, whole_file
 from utils.data.dataset import SPLITS

@@ -21,8 +21,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
-from prepare.pickles import load_pickle
-from prepare.tables import KNOWN_COLUMNS, SPLIT_WORDS
+from prepare.conversion.pickles import load_pickle
+from prepare.sources.separated import KNOWN_COLUMNS, SPLIT_WORDS
 from utils.config.request import Request, resolve
 from utils.data.dataset import SPLITS
 from utils.errors import UserError

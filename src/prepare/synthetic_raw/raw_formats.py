@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prepare.pipeline import whole_file
-from prepare.raw import Drawn, RawSpec
-from prepare.raw_files import broken_png, names, png, whole_lines, write_lines
-from prepare.raw_words import item_text, review_text
+from prepare.synthetic_raw.raw_files import broken_png, names, png, whole_lines, write_lines
+from prepare.synthetic_raw.raw_spec import Drawn, RawSpec
+from prepare.synthetic_raw.raw_words import item_text, review_text
 from utils.files import make_folder
 
 BLOCK = 2**16  # rows handled at once

@@ -15,7 +15,7 @@ import scipy
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from prepare import tfidf
+from prepare.content import tfidf
 from utils.config.schema import check_value, fill, keys_of, setting
 from utils.errors import UserError, nearest
 
@@ -126,7 +126,7 @@ def _neural(name: str) -> Callable[[EncoderSpec, str], Encoder]:
     """The encoder of neural.py, which is imported only when it is built."""
 
     def build(spec: EncoderSpec, reads: str) -> Encoder:
-        encoder: Encoder = getattr(importlib.import_module("prepare.neural"), name)(spec, reads)
+        encoder: Encoder = getattr(importlib.import_module("prepare.content.neural"), name)(spec, reads)
         return encoder
 
     return build
