@@ -18,7 +18,7 @@ import torch
 from bench import config_for, synthetic
 
 from common.user_graph import UserGraph
-from utils.data.dataset import load_dataset
+from utils.data.loading import load_dataset
 from utils.data.synthetic_spec import SIZES
 from utils.runs.run_folder import peak_memory_bytes
 

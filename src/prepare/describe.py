@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.checks import read_raw
 from prepare.splits import counts_of, recognise
 from utils.config.request import Request, resolve
-from utils.data.dataset import SPLITS, discover_features
+from utils.data.dataset import SPLITS
 from utils.data.missing_modalities import read_mask
+from utils.data.raw_dataset import read_raw
+from utils.data.reading import discover_features
 from utils.errors import UserError
 
 BLOCK = 512  # rows of features at a time

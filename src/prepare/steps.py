@@ -381,7 +381,7 @@ class Steps:
         """Reads the data set as a run would, and checks that its parts belong together."""
         from prepare.describe import describe
         from utils.config.request import Request, resolve
-        from utils.data.dataset import load_dataset
+        from utils.data.loading import load_dataset
 
         o = self.o
         problems = []

@@ -20,8 +20,9 @@ from runner.code_version import code_versions
 from runner.registry import class_of, model_file
 from utils.config.configuration import Config
 from utils.data.dataloader import TrainLoader
-from utils.data.dataset import Dataset, load_dataset
+from utils.data.dataset import Dataset
 from utils.data.id_mapping import original_ids
+from utils.data.loading import load_dataset
 from utils.errors import UserError
 from utils.evaluation.beyond_accuracy import beyond_accuracy
 from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups

@@ -17,8 +17,9 @@ from runner.registry import class_of, model_keys, model_name, plugin_of
 from utils.config.configuration import Config
 from utils.config.layers import config_from_values
 from utils.config.yaml_files import read_yaml
-from utils.data.dataset import Dataset, load_dataset
+from utils.data.dataset import Dataset
 from utils.data.id_mapping import original_ids
+from utils.data.loading import load_dataset
 from utils.errors import UserError
 from utils.evaluation.topk import ranked_topk
 from utils.runs.run_folder import RunFolder, read_torch

@@ -13,7 +13,8 @@ import pytest
 from cli_tools import run_here
 from helpers import problems_of
 
-from audit.checks import CERTAIN, SURE, Audit, Check, audit, table
+from audit.check import Check
+from audit.checks import CERTAIN, SURE, Audit, audit, table
 from audit.feature_alignment import Exchange, alignments, encodings
 from utils.config.request import Request, resolve
 from utils.data.dataset import Split

@@ -21,10 +21,10 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
-from prepare.conversion.pickles import load_pickle
 from prepare.sources.separated import KNOWN_COLUMNS, SPLIT_WORDS
 from utils.config.request import Request, resolve
 from utils.data.dataset import SPLITS
+from utils.data.pickles import load_pickle
 from utils.errors import UserError
 
 RECBOLE_TYPES = {"rating": "float", "timestamp": "float"}  # of further columns: token

@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 from helpers import Planted, problems_of
 
-from prepare.conversion.pickles import load_pickle, read_pickle
+from utils.data.pickles import load_pickle, read_pickle
 from utils.errors import UserError
 
 MATRIX = sp.random(7, 5, 0.4, "csr", np.float32, random_state=0)
