@@ -374,10 +374,9 @@ def _flat(value: Any) -> str:
     return ", ".join(map(_flat, value)) if isinstance(value, list) else str(value)
 
 
-def degree_plot(description: Description) -> str:
+def degree_plot(description: Description) -> bytes:
     """SVG: the share of users and of items with at least so many interactions, both axes logarithmic."""
-    from study.canvas import Axis
-    from study.svg import Series, line_chart
+    from utils.charts import Axis, Series, line_chart, rendered
 
     curves = []
     for name, counts in (("users", description.per_user), ("items", description.per_item)):
@@ -389,7 +388,7 @@ def degree_plot(description: Description) -> str:
             degree, share = degree[kept], share[kept]
         curves.append(Series(name, share.tolist(), degree.tolist()))
     title = f"{description.name}: how many have at least so many interactions"
-    return line_chart("degrees", title, Axis("interactions", log=True), Axis("share", log=True), curves)
+    return rendered(line_chart(title, Axis("interactions", log=True), Axis("share", log=True), curves), "svg")
 
 
 def describe_command(arguments: list[str]) -> int:
@@ -430,6 +429,6 @@ def describe_command(arguments: list[str]) -> int:
     if plots:
         folder = Path(plots).expanduser()
         make_place(folder, "--plots")
-        write_bytes(folder / "degrees.svg", degree_plot(description).encode())
+        write_bytes(folder / "degrees.svg", degree_plot(description))
         print(f"written to {folder / 'degrees.svg'}")
     return 0

@@ -16,7 +16,7 @@ from runner.quick_start import DatasetShelf, build_model, make_evaluator, pick_d
 from runner.registry import class_of
 from study.execute import How, execute, unfinished
 from study.plan import Scores, Trial, plan
-from study.report import write_report
+from study.report.write_report import write_report
 from study.results import load, read_json
 from study.spec import Study, changed, read_study
 from utils.config.request import Request, data_folder

@@ -1,4 +1,4 @@
-"""The report of a study: tables as Markdown, CSV, LaTeX and HTML, figures as SVG, and the tests as JSON."""
+"""The report of a study: tables as Markdown, CSV, LaTeX and HTML, figures as SVG, PDF and PNG, and the tests as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from runner.comparison import to_markdown, to_text
-from study.content import (
+from study.report.figures import draw
+from study.report.inputs import input_table
+from study.report.latex import to_latex
+from study.report.page import HEADINGS, scope, to_html
+from study.report.tables import (
     Cell,
     Content,
     beyond_table,
@@ -18,14 +22,11 @@ from study.content import (
     significance_table,
     trouble_table,
 )
-from study.figures import draw
-from study.html import HEADINGS, scope, to_html
-from study.inputs import input_table
-from study.latex import to_latex
 from study.results import TrialResult
 from study.select import budget_notes, refuse_mixture, select
 from study.spec import Study
 from study.statistics import compare
+from utils.charts import FORMS, rendered
 from utils.files import make_folder, write_bytes, write_csv, write_json
 
 
@@ -47,14 +48,15 @@ def write_report(study: Study, results: Sequence[TrialResult], folder: Path) -> 
     write_csv(folder / "trials.csv", trial_records(results, folder.parent))
     write_json(folder / "statistics.json", content.comparisons.to_json(study.reference))
     write_bytes(folder / "main.tex", to_latex(content).encode())
-    for figure in content.figures:
-        write_bytes(figures / f"{figure.name}.svg", figure.svg.encode())
-    names = {f"{figure.name}.svg" for figure in content.figures}
-    for path in figures.glob("*.svg"):
-        if path.name not in names:  # of an earlier report of the study
+    drawn = {f"{figure.name}.{form}": rendered(figure.chart, form) for figure in content.figures for form in FORMS}
+    for name, picture in drawn.items():
+        write_bytes(figures / name, picture)
+    for path in figures.iterdir():
+        if path.suffix[1:] in FORMS and path.name not in drawn:  # of an earlier report of the study
             path.unlink()
     write_bytes(folder / "report.md", markdown(content).encode())
-    write_bytes(folder / "report.html", to_html(content).encode())
+    page = to_html(content, {figure.name: drawn[f"{figure.name}.svg"] for figure in content.figures})
+    write_bytes(folder / "report.html", page.encode())
     print(terminal(content))
     print(f"report in {folder / 'report.html'}")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from study.figure import Figure, metric_name
+from study.report.figure import Figure, metric_name
 from study.results import TrialResult
 from study.select import Chosen, describe, mean_and_spread, plain
 from study.spec import Study
@@ -31,6 +31,11 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     foot: tuple[tuple[Cell, ...], ...] = ()
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers."""
+        return [any(isinstance(row[k].value, int | float) for row in self.rows) for k in range(len(self.header))]
 
 
 @dataclass

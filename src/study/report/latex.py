@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from study.content import Content, marks, percent
-from study.figure import metric_name
+from study.report.figure import metric_name
+from study.report.tables import Content, marks, percent
+from study.report.templates import latex_environment
 from study.select import mean_and_spread
 
 SPECIAL = {
@@ -30,12 +31,10 @@ def to_latex(content: Content) -> str:
     study, comparisons = content.study, content.comparisons
     labels = [entry.label for entry in study.entries]
     improved = bool(comparisons.runner_up)
-    columns = "ll" + "c" * len(labels) + ("r" if improved else "")
-    head = ["Data set", "Metric", *(escape(label) for label in labels), *(["Improv."] if improved else [])]
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(head) + r" \\"]
+    blocks = []
     for dataset in study.datasets:
-        lines.append(r"\midrule")
         of_label = {one.label: one for one in content.chosen if one.dataset == dataset}
+        rows = []
         for place, metric in enumerate(study.report.metrics):
             found = []
             for label in labels:
@@ -45,13 +44,20 @@ def to_latex(content: Content) -> str:
             cells = [_cell(value, sign) for value, sign in zip(found, signs, strict=True)]
             comparison = comparisons.find(dataset, metric)
             last = [_improvement(percent(comparison) if comparison else "--")] if improved else []
-            name = escape(dataset) if place == 0 else ""
-            lines.append(" & ".join([name, escape(metric_name(metric)), *cells, *last]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    table = "\n".join(lines)
-    if len(labels) >= WIDE:
-        table = f"\\resizebox{{\\textwidth}}{{!}}{{%\n{table}}}"
-    return "\n".join([*_PREAMBLE, f"\\caption{{{_caption(content)}}}", table, *_END])
+            rows.append([escape(dataset) if place == 0 else "", escape(metric_name(metric)), *cells, *last])
+        blocks.append(rows)
+    return (
+        latex_environment()
+        .get_template("main.tex.j2")
+        .render(
+            caption=_caption(content),
+            label=f"tab:{study.name}",
+            columns="ll" + "c" * len(labels) + ("r" if improved else ""),
+            head=["Data set", "Metric", *map(escape, labels), *(["Improv."] if improved else [])],
+            blocks=blocks,
+            scaled=len(labels) >= WIDE,
+        )
+    )
 
 
 def _cell(value: tuple[float, float | None] | None, mark: str) -> str:
@@ -81,26 +87,3 @@ def _caption(content: Content) -> str:
             f"correction over {len(comparisons.runner_up)} comparisons)."
         )
     return escape(f"{study.title.rstrip('.')}. {text}")
-
-
-_PREAMBLE = [
-    r"% To include only the table: copy what stands between the two lines of signs; it needs the packages booktabs and",
-    r"% graphicx. In a paper of two columns make it table*.",
-    r"\documentclass[a4paper]{article}",
-    r"\usepackage[utf8]{inputenc}",
-    r"\usepackage[landscape,margin=15mm]{geometry}",
-    r"\usepackage{booktabs}",
-    r"\usepackage{graphicx}",
-    r"\pagestyle{empty}",
-    r"\begin{document}",
-    r"%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%",
-    r"\begin{table}[!ht]",
-    r"\centering\small",
-    r"\setlength{\belowcaptionskip}{6pt}",
-]
-_END = [
-    r"\end{table}",
-    r"%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%",
-    r"\end{document}",
-    "",
-]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from study import curves, outcomes
-from study.figure import Figure
+from study.report import curves, outcomes
+from study.report.figure import Figure
 from study.select import Chosen
 from study.spec import Study
 

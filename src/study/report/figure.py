@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from study.select import Chosen, Tried
 from study.spec import Study
+from utils.charts import Chart
 
 NAMES = {"recall": "Recall", "ndcg": "NDCG", "map": "MAP", "precision": "Precision", "f1": "F1", "hit": "Hit"}
 OVER = "mean over seeds, spread one standard deviation"
@@ -16,12 +17,12 @@ EPOCH = "epoch (number)"
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: file name without ending, kind, caption and SVG text."""
+    """A figure: file name without ending, kind, caption and chart."""
 
     name: str
     kind: str
     caption: str
-    svg: str
+    chart: Chart
 
 
 def metric_name(metric: str) -> str:
@@ -30,10 +31,10 @@ def metric_name(metric: str) -> str:
     return NAMES.get(kind, kind) + at + cutoff
 
 
-def figure(kind: str, parts: Sequence[str], caption: str, svg: Callable[[str], str]) -> Figure:
-    """A figure of a kind; `parts` tell it from the others of that kind, and `svg` draws it under its name."""
+def figure(kind: str, parts: Sequence[str], caption: str, chart: Chart) -> Figure:
+    """A figure of a kind; `parts` tell it from the others of that kind."""
     name = "-".join([kind, *(re.sub(r"[^A-Za-z0-9.+-]+", "_", part).strip("_") or "x" for part in parts)])
-    return Figure(name, kind, caption, svg(name))
+    return Figure(name, kind, caption, chart)
 
 
 def with_best(chosen: Sequence[Chosen]) -> list[tuple[int, Chosen, Tried]]:

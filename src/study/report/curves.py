@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from study.figure import EPOCH, OVER, Figure, figure, metric_name, with_best
+from study.report.figure import EPOCH, OVER, Figure, figure, metric_name, with_best
 from study.results import TrialResult
 from study.select import Chosen, Tried, mean_and_spread, plain
 from study.spec import Study
-from study.svg import Axis, Series, line_chart
+from utils.charts import Axis, Series, line_chart
 
 
 def convergence(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
@@ -28,7 +28,7 @@ def convergence(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure
     y = Axis(f"validation {metric_name(metric)} (share, 0 to 1)")
     caption = f"Validation by epoch on {dataset}, each entry as selected; {OVER}, as far as all seeds went."
     title = f"Convergence on {dataset}"
-    return [figure("convergence", [dataset], caption, lambda name: line_chart(name, title, Axis(EPOCH), y, lines))]
+    return [figure("convergence", [dataset], caption, line_chart(title, Axis(EPOCH), y, lines))]
 
 
 def _level(line: Series, last: float) -> Series:
@@ -63,10 +63,7 @@ def hyper_parameters(study: Study, dataset: str, chosen: list[Chosen]) -> list[F
             caption = f"Validation of {one.label} on {dataset} against {key}; {held}; {OVER}."
             title = f"{one.label} on {dataset}: {key}"
             y = Axis(f"validation {metric_name(metric)} (share, 0 to 1)")
-
-            def chart(name: str, t: str = title, x: Axis = axis, y: Axis = y, s: Series = line) -> str:
-                return line_chart(name, t, x, y, [s])
-
+            chart = line_chart(title, axis, y, [line])
             figures.append(figure("hyper_parameters", [dataset, one.label, key], caption, chart))
     return figures
 
@@ -102,7 +99,7 @@ def balance(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
     y = Axis("modality balance (no unit; 1 is even)")
     caption = f"Balance of the modalities in the users' representations by epoch on {dataset}; {OVER}."
     title = f"Modality balance on {dataset}"
-    return [figure("balance", [dataset], caption, lambda name: line_chart(name, title, Axis(EPOCH), y, lines))]
+    return [figure("balance", [dataset], caption, line_chart(title, Axis(EPOCH), y, lines))]
 
 
 def dot_products(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
@@ -114,10 +111,7 @@ def dot_products(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figur
         if lines:
             title = f"Dot products of {one.label} on {dataset}"
             caption = f"Mean dot product of users and items by modality and epoch, {one.label} on {dataset}; {OVER}."
-
-            def chart(name: str, title: str = title, lines: list[Series] = lines) -> str:
-                return line_chart(name, title, Axis(EPOCH), Axis("mean dot product (no unit)"), lines)
-
+            chart = line_chart(title, Axis(EPOCH), Axis("mean dot product (no unit)"), lines)
             figures.append(figure("dot_products", [dataset, one.label], caption, chart))
     return figures
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from study.content import Cell, Content, Table
-from study.figure import metric_name
+from study.report.figure import metric_name
+from study.report.tables import Cell, Content, Table
 from study.select import Chosen, mean_and_spread, replaced
 from study.spec import Entry
 

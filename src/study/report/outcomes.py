@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import statistics
-from typing import Any
 
-from study.canvas import COLOURS
-from study.figure import OVER, Figure, figure, metric_name, shown_metrics, with_best
+from study.report.figure import OVER, Figure, figure, metric_name, shown_metrics, with_best
 from study.select import Chosen, Tried, mean_and_spread, missing_shares
 from study.spec import Study
-from study.svg import Axis, Series, bar_chart, line_chart, row_chart, scatter
+from utils.charts import COLOURS, Axis, Series, bar_chart, line_chart, row_chart, scatter
 
 MIB = 2**20
 MOST_BARS = len(COLOURS)  # side by side: more entries than colours are told apart by their rows
@@ -39,7 +37,7 @@ def ablation(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
     x = Axis("test metric", categories=tuple(metric_name(metric) for metric in metrics))
     y = Axis("value (share, 0 to 1)", zero=True)
     caption = f"Test results of the entries on {dataset}; {OVER}."
-    return [figure("ablation", [dataset], caption, lambda name: bar_chart(name, title, x, y, bars))] if bars else []
+    return [figure("ablation", [dataset], caption, bar_chart(title, x, y, bars))] if bars else []
 
 
 def _in_rows(
@@ -51,7 +49,7 @@ def _in_rows(
     rows: list[tuple[str, tuple[float, float | None]]],
 ) -> Figure:
     told = [(label, value, spread or 0.0) for label, (value, spread) in rows]
-    return figure(kind, parts, f"{title}; {OVER}.", lambda _: row_chart(title, across, told, study.reference))
+    return figure(kind, parts, f"{title}; {OVER}.", row_chart(title, across, told, study.reference))
 
 
 def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
@@ -95,11 +93,7 @@ def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
         shown = tuple(unit.sub("", name) if shared else name for name in names)
         x = Axis(f"{words} ({'training interactions' if shared else 'group'})", categories=shown)
         y = Axis(f"test {metric_name(metric)} (share, 0 to 1)", zero=True)
-
-        def chart(name: str, t: str = title, x: Axis = x, y: Axis = y, b: list[Series] = bars) -> str:
-            return bar_chart(name, t, x, y, b)
-
-        figures.append(figure("groups", [dataset, grouping], f"{title}; {OVER}.", chart))
+        figures.append(figure("groups", [dataset, grouping], f"{title}; {OVER}.", bar_chart(title, x, y, bars)))
     return figures
 
 
@@ -132,11 +126,7 @@ def missing(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
             series.append(Series(label, [m for m, _ in values], [x for x, _ in at], [s or 0.0 for _, s in values]))
         title = f"{metric_name(metric)} where items lack content, on {dataset}"
         x, y = Axis("items without content (share, 0 to 1)"), Axis(f"test {metric_name(metric)} (share, 0 to 1)")
-
-        def chart(name: str, t: str = title, x: Axis = x, y: Axis = y, s: list[Series] = series) -> str:
-            return line_chart(name, t, x, y, s)
-
-        figures.append(figure("missing", [dataset, metric], f"{title}; {OVER}.", chart))
+        figures.append(figure("missing", [dataset, metric], f"{title}; {OVER}.", line_chart(title, x, y, series)))
     return figures
 
 
@@ -164,10 +154,7 @@ def cost(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
             x_axis = Axis(label, log=max(xs) / min(xs) >= 20)
             y_axis = Axis(f"test {metric_name(metric)} (share, 0 to 1)")
             title = f"{metric_name(metric)} against {kind.replace('_', ' ')} on {dataset}"
-
-            def chart(name: str, t: str = title, x: Axis = x_axis, y: Axis = y_axis, p: list[Any] = points) -> str:
-                return scatter(name, t, x, y, p)
-
+            chart = scatter(title, x_axis, y_axis, points)
             figures.append(figure("cost", [kind, dataset], f"{title}: {captions[kind]}.", chart))
     return figures
 
