@@ -13,6 +13,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from utils.errors import nearest
+
 
 def setting(
     help: str,
@@ -116,7 +118,15 @@ def check_value(key: Key, value: Any) -> Any:
         converted = _canonical(key, converted)
         if _in_range(key, converted):
             return converted
-    raise ValueError(f"expected {key.describe()}, got {value!r}")
+    raise ValueError(f"expected {key.describe()}, got {value!r}{_nearest_choice(key, value)}")
+
+
+def _nearest_choice(key: Key, value: Any) -> str:
+    """The choice most like the first word that is none."""
+    choices = key.field.metadata["choices"] or ()
+    words = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    wrong = [word for word in words if isinstance(word, str) and word not in choices]
+    return nearest(wrong[0], choices) if wrong else ""
 
 
 def fill(settings: type, config: Mapping[str, Any]) -> Any:
