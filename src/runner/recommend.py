@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cli.command_line import config_of
+from common.scorers import Scorers, ScorerWeights
 from runner.quick_start import build_model, pick_device
 from runner.registry import class_of
 from utils.data.dataset import load_dataset
@@ -79,6 +80,8 @@ def recommend(
         model.load_state_dict(checkpoint["model"])
     except (RuntimeError, KeyError, TypeError) as error:
         raise UserError(f"{folder}/checkpoint.pt: not of this model ({error})".splitlines()[0]) from None
+    # A run that tuned its scorers has the weights it chose in its checkpoint.
+    scorers = Scorers(dataset, device, ScorerWeights.of(checkpoint.get("scorers") or config))
     seen = dataset.inter_matrix("csr")
     user_names = original_ids(config, config["user_id_field"], dataset.n_users)
     item_names = original_ids(config, config["item_id_field"], dataset.n_items)
@@ -87,7 +90,8 @@ def recommend(
         for begin in range(0, len(wanted), BLOCK):
             block = np.asarray(wanted[begin : begin + BLOCK])
             # A copy, since a plugin may hand out a table that it keeps.
-            scores = model.full_sort_predict((torch.from_numpy(block).to(device),)).clone()
+            ids = torch.from_numpy(block).to(device)
+            scores = scorers.add(model.full_sort_predict((ids,)).clone(), ids)
             place, item = seen[block].nonzero()
             scores[torch.from_numpy(place).long(), torch.from_numpy(item).long()] = -torch.inf
             best, items = ranked_topk(scores, k)
