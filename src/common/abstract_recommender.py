@@ -35,7 +35,6 @@ class GeneralRecommender(nn.Module):
     needs_training: ClassVar[bool] = True  # False: nothing to learn; it is evaluated once
     keeps_zero_gradients: ClassVar[bool] = False  # True: a parameter that a step does not touch moves on by momentum
     dense_methods: ClassVar[tuple[str, ...]] = ()  # what `compile` compiles, see common/compiling.py
-    n_bias_columns: int = 0  # last columns of what `forward` gives that only add a bias to scores
     whole_batches: ClassVar[bool] = False  # True: scoring is slow to start, so many users are scored at once
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
@@ -112,16 +111,6 @@ class GeneralRecommender(nn.Module):
     def post_epoch_processing(self) -> None:
         """Called after each epoch."""
 
-    def evaluation_choices(self) -> dict[str, list[float]]:
-        """Settings of evaluation that validation chooses after training: name to values, the configured one first.
-
-        They are tried in this order, one at a time. Empty: nothing is to be chosen.
-        """
-        return {}
-
-    def evaluate_with(self, values: Mapping[str, float]) -> None:
-        """Takes up a choice of each of `evaluation_choices`; what is chosen is part of the model's state."""
-
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Modality name to (users [U, D], items [I, D]), for analyses; empty where a model has none."""
         return {}
@@ -145,8 +134,4 @@ class GeneralRecommender(nn.Module):
         users, items = self._embeddings or self.forward()
         if self._keep:
             self._embeddings = users, items
-        return self.adjusted(score_all_items(users[batch[0]], items), batch[0])
-
-    def adjusted(self, scores: Tensor, users: Tensor) -> Tensor:
-        """Scores [B, I] of users [B] as they count: a model may add, in place, what products of embeddings do not hold."""
-        return scores
+        return score_all_items(users[batch[0]], items)

@@ -70,7 +70,6 @@ class Analyses:
                 self.note = f"analyses: {type(model).__name__} tells no embeddings by modality"
                 return {}
             fused, _ = model()
-            fused = fused[:, : fused.shape[1] - model.n_bias_columns]
             columns: dict[str, float] = {}
             if "balance" in self.names:
                 columns |= self._balance(fused, views, type(model).__name__)

@@ -41,7 +41,6 @@ class _InMMRec(nn.Module):
 
     settings: type
     options: Any
-    adjusted: Callable[[Tensor, Tensor], Tensor]
     _embeddings: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -82,7 +81,7 @@ class _InMMRec(nn.Module):
         users, items = self._embeddings or self()
         if not self.training:  # kept until the mode is set again, which each evaluation begins with
             self._embeddings = users, items
-        return self.adjusted(score_all_items(users[batch[0]], items), batch[0])
+        return score_all_items(users[batch[0]], items)
 
 
 class TrainingData:

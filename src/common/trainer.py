@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender, Loss
+from common.averaging import WeightAverage
 from common.calibration import by_validation
 from common.precision import mixed_precision
+from common.scorers import Scorers, ScorerWeights
 from utils.config.configuration import Config
 from utils.data.dataloader import TrainLoader
 from utils.errors import UserError
@@ -95,49 +97,6 @@ class EarlyStopping:
         return self.waited > self.patience
 
 
-class WeightAverage:
-    """An exponential moving average of a model's parameters over the steps, to evaluate in place of the last ones.
-
-    After step n: a = d a + (1 - d) w with d = min(`decay`, (1 + n) / (10 + n)), so that the first steps are soon forgotten.
-
-    Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging" (1992), in its exponential form.
-    """
-
-    def __init__(self, model: torch.nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.parameters: list[Tensor] = list(model.parameters())
-        self.averages = [parameter.detach().clone() for parameter in self.parameters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Takes in the parameters after a step."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Within it the model's parameters are the averages."""
-        last = [parameter.data for parameter in self.parameters]
-        try:
-            for parameter, average in zip(self.parameters, self.averages, strict=True):
-                parameter.data = average
-            yield
-        finally:
-            for parameter, own in zip(self.parameters, last, strict=True):
-                parameter.data = own
-
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on."""
-        return {"steps": self.steps, "averages": self.averages}
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Takes up the averages of `state_dict`."""
-        self.steps = saved["steps"]
-        for average, own in zip(self.averages, saved["averages"], strict=True):
-            average.copy_(own)
-
-
 @dataclass
 class _State:
     """Where a run stands; all of it goes into last.pt. Epochs are counted from 1 wherever they are shown."""
@@ -163,6 +122,7 @@ class Trainer:
         folder: of the run.
         progress: called as progress(epoch, share of the epoch done, what to show).
         analyse: gives more columns for the model at each evaluation; it must neither change it nor draw.
+        scorers: what is added to the model's scores at evaluation; None: nothing.
 
     Raises:
         UserError: if `amp` asks for what the device does not have.
@@ -177,10 +137,11 @@ class Trainer:
         folder: RunFolder,
         progress: Progress,
         analyse: Analyse | None = None,
+        scorers: Scorers | None = None,
     ) -> None:
         self.config, self.model, self.loader = config, model, loader
         self.validator, self.folder, self.progress = validator, folder, progress
-        self.analyse = analyse
+        self.analyse, self.scorers = analyse, scorers
         self.record: Callable[[dict[str, Any]], None] | None = None  # is given each new row of the history
         self.precision = mixed_precision(loader.device, config["amp"])
         self.valid_metric = config["valid_metric"].lower()
@@ -276,14 +237,18 @@ class Trainer:
             Diverged: if a score is NaN.
         """
 
+        try:
+            with self.model.scoring():
+                return self._evaluate(evaluator)
+        except FloatingPointError as error:
+            raise Diverged(f"epoch {self.state.epoch + 1}: {error}") from None
+
+    def _evaluate(self, evaluator: TopKEvaluator) -> Evaluation:
         def scorer(users: Tensor) -> Tensor:
             return self.model.full_sort_predict((users,))
 
-        try:
-            with self.model.scoring():
-                return evaluator.evaluate(evaluator.in_batches(scorer) if self.model.whole_batches else scorer)
-        except FloatingPointError as error:
-            raise Diverged(f"epoch {self.state.epoch + 1}: {error}") from None
+        ready = evaluator.in_batches(scorer) if self.model.whole_batches else scorer
+        return evaluator.evaluate(self.scorers.added_to(ready) if self.scorers else ready)
 
     def restore_best(self) -> int:
         """Loads the best weights; returns their epoch."""
@@ -291,22 +256,41 @@ class Trainer:
         self.model.load_state_dict(best["model"])
         return int(best["epoch"])
 
-    def calibrate(self, epoch: int, validator: TopKEvaluator) -> dict[str, float]:
-        """Settles what only the model's evaluation uses, in its checkpoint too, and returns it by name.
+    def calibrate(self, epoch: int, validator: TopKEvaluator) -> dict[str, Any]:
+        """Tunes the weights of the scorers by validation; what is chosen is used from here on and kept in the checkpoint.
 
         Args:
             epoch: that of the model's weights, the best ones.
             validator: evaluates the validation split, or some of its users.
+
+        Returns:
+            "metric", "users" (how many it was measured on), "from" and "to" (each key's value before and after) and "gain",
+            the difference in the mean of the metric.
         """
+        assert self.scorers is not None
+        scorers, before = self.scorers, self.scorers.weights
+        measured: dict[ScorerWeights, NDArray[np.float64]] = {}
 
         def measure(values: Mapping[str, float]) -> NDArray[np.float64]:
-            self.model.evaluate_with(values)
-            return self.evaluate(validator).values[self.valid_metric]
+            scorers.weights = replace(before, **values)
+            key = scorers.weights.effective()
+            if key not in measured:
+                measured[key] = self._evaluate(validator).values[self.valid_metric]
+            return measured[key]
 
-        chosen = by_validation(self.model.evaluation_choices(), measure)
-        self.model.evaluate_with(chosen)
-        write_torch(self.folder.file("checkpoint.pt"), {"epoch": epoch, "model": on_cpu(self.model.state_dict())})
-        return chosen
+        with self.model.scoring():  # once around all: the model's embeddings stay
+            chosen = by_validation(before.choices(), measure)
+        scorers.weights = replace(before, **chosen)
+        gain = measured[scorers.weights.effective()].mean() - measured[before.effective()].mean()
+        content = {"epoch": epoch, "model": on_cpu(self.model.state_dict()), "scorers": scorers.weights.values()}
+        write_torch(self.folder.file("checkpoint.pt"), content)
+        return {
+            "metric": self.valid_metric,
+            "users": len(validator.users),
+            "from": before.values(),
+            "to": scorers.weights.values(),
+            "gain": float(gain),
+        }
 
     def _shown(self, row: dict[str, Any]) -> dict[str, float]:
         shown = {"loss": row["loss"]} if "loss" in row else {}

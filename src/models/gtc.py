@@ -6,12 +6,11 @@ Views of every node: the interaction embedding H^id, LightGCN over [E_u ; E_i] (
   their items; `product_view` adds one more view, of the element-wise product of all F_m W_m + b_m.
 A diffusion model per modality, conditioned on the interaction embedding of the node, filters the content (Eqs. 3-5);
 `alignment` pulls the views of a node together by total correlation (Eqs. 6-9) or pairwise; `fusion` makes one
-representation of them (Eq. 10), and BPR ranks (Eq. 11) by products of these and, with `popularity`, a prior on items.
+representation of them (Eq. 10), and BPR ranks (Eq. 11) by products of these.
 L = L_BPR + diff_weight L_gen + tc_weight L_align + reg_weight ||Theta||^2 (Eq. 12).
 Beside the paper: with `leave_out` the graph of a training step lacks the batch's own interactions, as it will lack those
 that are to be foretold; without `user_embedding` users are what their items make them; `content_share` adds to the
-items' initial embeddings what their content foretells of them; `popularity` and `co_occurrence` add to the scores what
-counting the training interactions tells.
+items' initial embeddings what their content foretells of them.
 
 Source: "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation" (arXiv 2604.03014).
 Ready settings in configs/variants/: GTC_paper.yaml, the text to the letter, and GTC_released.yaml, what the released code
@@ -46,13 +45,7 @@ from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_
 from common.missing import view_presence, without_fills, without_items
 from common.neighbours import cosine_graph, mixed_item_graph, normalize_by_row_sums
 from common.scoring import batch_rows
-from common.spectral import (
-    co_occurrence_bytes,
-    co_occurring_items,
-    estimated_own_share,
-    log_popularity,
-    spectral_embeddings,
-)
+from common.spectral import estimated_own_share, spectral_embeddings
 from common.user_graph import UserGraph
 from utils.config.schema import fill, setting
 from utils.errors import UserError
@@ -63,9 +56,6 @@ if TYPE_CHECKING:
 EVAL_BLOCK = 8192  # nodes generated at a time at evaluation
 MAX_SCALE = 100.0  # of the contrastive logits
 PRODUCT = "product"  # name of the view of the modalities' product
-# What `calibration` tries: times the configured weight, and dampings.
-WEIGHTS = {"co_occurrence": (0.0, 0.5, 2.0, 4.0, 8.0), "popularity": (0.0, 0.5, 1.5, 2.0, 3.0)}
-DAMPINGS = (0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -147,22 +137,7 @@ class GTCConfig:
         low=0,
     )
     spectral_power: float = setting("power of the singular values that weighs those vectors", low=0)
-    popularity: float = setting("weight of an item's log popularity in its scores; 0: none", low=0)
-    popularity_damping: float = setting(
-        "power of a user's number of interactions that each of them is divided by in the popularity that evaluation takes",
-        low=0,
-    )
-    co_occurrence: float = setting(
-        "weight, in evaluation, of how often others took an item together with the user's items, in units of the spread "
-        "of the user's scores; 0: none",
-        low=0,
-    )
-    co_occurrence_damping: float = setting("power of an item's number of users that this is divided by", low=0)
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
-    calibration: bool = setting(
-        "after training, choose the weights of co-occurrence and popularity in evaluation, and its damping, by validation",
-        default=False,
-    )
 
 
 class Encoded(NamedTuple):
@@ -181,11 +156,6 @@ class GTC(GeneralRecommender):
     needs_features = True
     dense_methods = ("fuse",)
     told: Tensor  # [I, D]: what content foretells of the items' initial embeddings, of unit mean square
-    prior: Tensor  # [I]: what popularity adds to the score of an item in training
-    popularities: Tensor  # [K, I]: log popularity for evaluation under each of `dampings`
-    evaluation: Tensor  # float64 [3]: weight of popularity, its damping and weight of co-occurrence in evaluation
-    companions: Tensor  # int32 [U, K]: the items that co-occur most with a user's
-    companion_scores: Tensor  # [U, K]: how often, in units of the spread of a user's scores
     present: Tensor | None  # bool [N, V]: which node has which content view; None where nothing is missing
     present_at_all: Tensor  # bool [V]: which views any node has
 
@@ -213,21 +183,6 @@ class GTC(GeneralRecommender):
             self.register_buffer("user_embedding", torch.zeros(self.n_users, width), persistent=False)
         self.item_embedding = xavier_uniform_embedding(self.n_items, width)
         self._start(dataset)
-        if options.popularity:
-            self.n_bias_columns = 1
-            self.register_buffer("prior", options.popularity * log_popularity(dataset), persistent=False)
-            # Training draws interactions, evaluation users.
-            tried = DAMPINGS if options.calibration else ()
-            self.dampings = list(dict.fromkeys([options.popularity_damping, *tried]))
-            popularities = torch.stack([log_popularity(dataset, damping) for damping in self.dampings])
-            self.register_buffer("popularities", popularities, persistent=False)
-        if options.co_occurrence:
-            companions, shares = co_occurring_items(dataset, options.co_occurrence_damping)
-            self.register_buffer("companions", companions, persistent=False)
-            self.register_buffer("companion_scores", shares, persistent=False)
-        configured = [options.popularity, options.popularity_damping, options.co_occurrence]
-        values = torch.tensor(configured, dtype=torch.float64)
-        self.register_buffer("evaluation", values, persistent=options.calibration)  # in checkpoints if it may change
         self.graph = self.interaction_graph(dataset)
         if options.leave_out:
             self.left_out = EdgesLeftOut(self.graph)
@@ -264,13 +219,6 @@ class GTC(GeneralRecommender):
             self.final_items = SparseMatrix(graph)
         if options.final_user_k:
             self.final_users = UserGraph(dataset, options.final_user_k, padding="none")
-
-    @classmethod
-    def memory_needed(cls, config: Mapping[str, Any], dataset: Dataset) -> dict[str, int]:
-        needed = super().memory_needed(config, dataset)
-        if config["co_occurrence"]:
-            needed["pairs of items that users took (co_occurrence: 0 has none)"] = co_occurrence_bytes(dataset)
-        return needed
 
     @torch.no_grad()
     def _start(self, dataset: Dataset) -> None:
@@ -485,8 +433,6 @@ class GTC(GeneralRecommender):
         aligned = generated if generated and options.generated_in in ("all", "alignment") else content
         ego = batch_rows(batch, self.user_embedding, self.item_embedding)
         scores = [(user * item).sum(1) for item in (pos, neg)]
-        if options.popularity:
-            scores = [score + self.prior[items] for score, items in zip(scores, batch[1:], strict=True)]
         terms = {"bpr": bpr_loss(*scores)}
         if options.denoising != "off":
             terms["generation"] = options.diff_weight * (before + after)
@@ -548,32 +494,7 @@ class GTC(GeneralRecommender):
         fused_content, generated, _ = self.join(None, interaction, content)
         fused = self._smooth(self.fuse(interaction, fused_content, generated, self._fused_there(None)))
         users, items = fused.split([self.n_users, self.n_items])
-        if self.options.popularity:  # one more column, so that the product of both sides is the score
-            users = torch.cat([users, users.new_ones(self.n_users, 1)], dim=1)
-            weight, damping, _ = self.evaluation.tolist()
-            prior = weight * self.popularities[self.dampings.index(damping)]
-            items = torch.cat([items, prior[:, None].to(items)], dim=1)
         return users, items
-
-    def adjusted(self, scores: Tensor, users: Tensor) -> Tensor:
-        """`scores` [B, I] of users [B], in place with what `co_occurrence` adds."""
-        if self.options.co_occurrence:
-            # How far products differ changes over training: what is added keeps its place beside them.
-            weight = self.evaluation[2].to(scores) * scores.std(dim=1, correction=0, keepdim=True)
-            added = self.companion_scores[users].to(scores) * weight
-            scores.scatter_add_(1, self.companions[users].long(), added)
-        return scores
-
-    def evaluation_choices(self) -> dict[str, list[float]]:
-        if not self.options.calibration:
-            return {}
-        weights = {name: getattr(self.options, name) for name in WEIGHTS}
-        choices = {name: [w, *(w * factor for factor in WEIGHTS[name])] for name, w in weights.items() if w}
-        return choices | ({"popularity_damping": self.dampings} if self.options.popularity else {})
-
-    def evaluate_with(self, values: Mapping[str, float]) -> None:
-        for place, name in enumerate(("popularity", "popularity_damping", "co_occurrence")):
-            self.evaluation[place] = values.get(name, getattr(self.options, name))
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Interaction and content embeddings of all nodes as fusion has them, generated ones at the scale of the encoded."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.extras import extras
 from runner.quick_start import Result
 from utils.runs.run_folder import identity
 
@@ -19,7 +20,8 @@ class Row:
 
     Attributes:
         settings: the settings that vary in this grid, but for the seed.
-        valid, test: metric to one value per seed; empty if no seed finished.
+        valid, test: metric to one value per seed; empty if no seed finished, and `test` of runs with no_test.
+        extras: what it has beside its paper, in words.
         selected: whether validation picked this grid point for its model and data set.
     """
 
@@ -34,6 +36,11 @@ class Row:
     seconds: float
     failed: int = 0
     selected: bool = False
+    extras: tuple[str, ...] = ()
+
+    def of(self, split: str) -> dict[str, list[float]]:
+        """Metrics of a split, valid or test."""
+        return self.valid if split == "valid" else self.test
 
     def score(self) -> float:
         """The mean validation score, by which a grid point is selected; a diverged run excludes it."""
@@ -64,16 +71,17 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
                 config["valid_metric"].lower(),
                 [run.config["seed"] for run in runs],
                 {name: [m["valid"][name] for m in good] for name in (good[0]["valid"] if good else ())},
-                {name: [m["test"][name] for m in good] for name in (good[0]["test"] if good else ())},
+                {name: [m["test"][name] for m in good] for name in ((good[0]["test"] or ()) if good else ())},
                 [m["best_epoch"] for m in good],
                 sum(run.metrics["seconds"] for run in runs),
                 len(runs) - len(good),
+                extras=tuple(extras(config)),
             )
         )
     for dataset, model in dict.fromkeys((row.dataset, row.model) for row in rows):
         peers = [row for row in rows if (row.dataset, row.model) == (dataset, model)]
         best = max(peers, key=Row.score)
-        best.selected = bool(best.test) and not best.failed
+        best.selected = bool(best.valid) and not best.failed
     for dataset, metrics in oracles.items():
         mine = [row for row in rows if row.dataset == dataset]
         oracle = Row(dataset, ORACLE, {}, mine[0].valid_metric, [], {}, {k: [v] for k, v in metrics.items()}, [], 0.0)
@@ -90,6 +98,7 @@ def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
         record |= {axis: row.settings.get(axis, "") for axis in axes}
         record |= {
             "selected": row.selected,
+            "beside_paper": "; ".join(row.extras),
             "seeds": " ".join(map(str, row.seeds)),
             "diverged": row.failed,
             "best_epoch": " ".join(map(str, row.best_epochs)),
@@ -104,26 +113,34 @@ def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def to_cells(rows: Sequence[Row]) -> list[list[str]]:
-    """A short table as text cells, header first: validation score, recall and NDCG at the two middle cut-offs."""
-    some = next((row.test for row in rows if row.test), {})
+    """A short table as text cells, header first: validation score, recall and NDCG at the two middle cut-offs.
+
+    These are of the test split, or of the validation split where no run has a test score. What a run has beside its paper
+    is marked [1], [2]... beside its model; see `footnotes`.
+    """
+    split = "test" if any(row.test for row in rows) else "valid"
+    some: dict[str, list[float]] = next((row.of(split) for row in rows if row.of(split)), {})
     shown = [name for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20") if name in some] or list(some)[:4]
     metric = rows[0].valid_metric
+    if split == "valid":
+        shown = [name for name in shown if name != metric]
+    marks = _marks(rows)
     several = len({(row.dataset, row.model) for row in rows if row.model != ORACLE}) < sum(
         row.model != ORACLE for row in rows
     )
     axes = list(dict.fromkeys(axis for row in rows for axis in row.settings))
     oracle = {row.dataset: row.test[metric][0] for row in rows if row.model == ORACLE and metric in row.test}
-    header = ["data set", "model", *axes, f"valid {metric}", *(f"test {name}" for name in shown)]
+    header = ["data set", "model", *axes, f"valid {metric}", *(f"{split} {name}" for name in shown)]
     header += [f"% of oracle ({metric})"] if oracle else []
     header += ["best epoch", "seconds"]
     cells = [header]
     for row in rows:
-        mark = " *" if row.selected and several else ""
+        mark = (" *" if row.selected and several else "") + (f" [{marks[row.extras]}]" if row.extras else "")
         line = [row.dataset, row.model + mark, *(_plain(row.settings.get(axis, "")) for axis in axes)]
         line.append(_mean(row.valid.get(metric)) if row.model != ORACLE else "")
-        if row.failed and row.test:
+        if row.failed and row.valid:
             line[-1] += f" ({row.failed} diverged)"
-        line += [_mean(row.test.get(name)) if not row.failed or row.test else "diverged" for name in shown]
+        line += [_mean(row.of(split).get(name)) if not row.failed or row.valid else "diverged" for name in shown]
         if oracle:
             values = row.test.get(metric)
             known = values and row.dataset in oracle
@@ -134,6 +151,19 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
     return cells
 
 
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """What the marks of `to_cells` stand for, a line each, and whether there is no test score."""
+    lines = [f"[{number}] beside its paper: {', '.join(words)}" for words, number in _marks(rows).items()]
+    if not any(row.test or row.failed for row in rows):
+        lines.append("validation only (no_test): no test score was computed")
+    return lines
+
+
+def _marks(rows: Sequence[Row]) -> dict[tuple[str, ...], int]:
+    """The number of each footnote, by its words."""
+    return {words: number for number, words in enumerate(dict.fromkeys(row.extras for row in rows if row.extras), 1)}
+
+
 def to_text(cells: Sequence[Sequence[str]]) -> str:
     """Aligned columns for a terminal."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
@@ -141,10 +171,11 @@ def to_text(cells: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def to_markdown(cells: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+def to_markdown(cells: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """A Markdown table, with notes under it."""
     lines = ["| " + " | ".join(line) + " |" for line in cells]
-    return "\n".join([lines[0], "|" + " --- |" * len(cells[0]), *lines[1:]]) + "\n"
+    table = "\n".join([lines[0], "|" + " --- |" * len(cells[0]), *lines[1:]]) + "\n"
+    return table + "".join(f"\n{note}  " for note in notes) + ("\n" if notes else "")
 
 
 def _mean(values: Sequence[float] | None) -> str:

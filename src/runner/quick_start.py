@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from common.abstract_recommender import GeneralRecommender
 from common.analyses import Analyses
 from common.compiling import compile_dense_methods
+from common.initialization import initialize
+from common.scorers import Scorers, ScorerWeights
 from common.trainer import Diverged, Progress, Trainer, seed_everything
 from runner.code_version import code_versions
 from runner.registry import class_of, model_file
@@ -102,11 +105,15 @@ def build_model(config: Config, dataset: Dataset, device: torch.device) -> Gener
     """The seeded, untrained model of a run, on its device."""
     seed_everything(config["seed"])
     model: GeneralRecommender = class_of(config).build(config, dataset, device)
+    if config["initialization"] == "spectral":
+        initialize(model, dataset, config["initialization_power"])
     return model
 
 
 def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress, resume: bool = False) -> Result:
     """Trains, picks the best epoch by validation, tests once from its checkpoint, and writes the run folder.
+
+    With `no_test` nothing is computed from the test split.
 
     Raises:
         UserError: if the data do not fit the settings or, on resuming, are not those of the run.
@@ -133,7 +140,8 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
         analyses = Analyses(config["analyses"], dataset.splits["valid"]) if config["analyses"] else None
         validator = make_evaluator(config, dataset, "valid", device)
-        trainer = Trainer(config, model, loader, validator, folder, progress, analyses)
+        scorers = Scorers(dataset, device, ScorerWeights.of(config))
+        trainer = Trainer(config, model, loader, validator, folder, progress, analyses, scorers)
         if resume:
             trainer.resume()
         progress(trainer.state.epoch, 0.0, {})
@@ -152,27 +160,15 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         metrics |= {"epochs": state.epoch, "valid_metric": trainer.valid_metric}
         if metrics["status"] == "finished":
             metrics["best_epoch"] = trainer.restore_best()
-            if model.evaluation_choices():
+            if config["calibration"]:
                 some = make_evaluator(config, dataset, "valid", device, CALIBRATION_USERS)
-                metrics["calibrated"] = trainer.calibrate(metrics["best_epoch"], some)
-            valid = trainer.evaluate(trainer.validator)
-            test = trainer.evaluate(make_evaluator(config, dataset, "test", device))
-            metrics |= {"valid": valid.means(), "test": test.means()}
-            if config["group_by"]:
-                metrics["groups"] = evaluate_groups(test, dataset, "test", config["group_by"])
-            if config["beyond_accuracy"]:
-                metrics["beyond"] = beyond_accuracy(
-                    test.topk, test.users, dataset.train, dataset.n_items, config["topk"]
-                )
-            _write_per_user(folder, valid, test)
-            if config["save_topk"]:
-                users = original_ids(config, config["user_id_field"], dataset.n_users)
-                items = original_ids(config, config["item_id_field"], dataset.n_items)
-                write_topk(
-                    folder.file("topk.tsv"),
-                    [users[user] for user in test.users],
-                    [[items[item] for item in row if item >= 0] for row in test.topk],
-                )
+                metrics["calibration"] = trainer.calibrate(metrics["best_epoch"], some)
+            evaluations = {"valid": trainer.evaluate(trainer.validator)}
+            if not config["no_test"]:
+                evaluations["test"] = trainer.evaluate(make_evaluator(config, dataset, "test", device))
+                metrics |= _of_test(config, dataset, folder, evaluations["test"])
+            metrics |= {split: evaluation.means() for split, evaluation in evaluations.items()}
+            _write_per_user(folder, evaluations)
         epochs = max(state.epoch, 1)
         record |= {
             "status": metrics["status"],
@@ -199,9 +195,9 @@ def _scalars(config: Config, folder: RunFolder, done: int) -> Scalars | None:
 
 
 def oracle_metrics(config: Config, dataset: Dataset) -> dict[str, float] | None:
-    """Test metrics of the oracle of a generated data set, which ranks by the true probabilities; else None."""
+    """Test metrics of the oracle of a generated data set, which ranks by the truth; with no_test and else None."""
     truth = dataset.truth
-    if truth is None:
+    if truth is None or config["no_test"]:
         return None
     evaluator = make_evaluator(config, dataset, "test", torch.device("cpu"))
     return evaluator.evaluate(lambda users: torch.from_numpy(truth.scores(users.numpy()))).means()
@@ -229,11 +225,26 @@ def other_code(folder: RunFolder) -> str:
     return "" if now.items() <= record["versions"].items() else " (by another version of the code)"
 
 
-def _write_per_user(folder: RunFolder, valid: Evaluation, test: Evaluation) -> None:
-    tables = [
-        pd.DataFrame({"split": name, "user": part.users} | part.values)
-        for name, part in (("valid", valid), ("test", test))
-    ]
+def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluation) -> dict[str, Any]:
+    """What else the settings ask of the test users, for metrics.json; their best items are written."""
+    found: dict[str, Any] = {}
+    if config["group_by"]:
+        found["groups"] = evaluate_groups(test, dataset, "test", config["group_by"])
+    if config["beyond_accuracy"]:
+        found["beyond"] = beyond_accuracy(test.topk, test.users, dataset.train, dataset.n_items, config["topk"])
+    if config["save_topk"]:
+        users = original_ids(config, config["user_id_field"], dataset.n_users)
+        items = original_ids(config, config["item_id_field"], dataset.n_items)
+        write_topk(
+            folder.file("topk.tsv"),
+            [users[user] for user in test.users],
+            [[items[item] for item in row if item >= 0] for row in test.topk],
+        )
+    return found
+
+
+def _write_per_user(folder: RunFolder, evaluations: Mapping[str, Evaluation]) -> None:
+    tables = [pd.DataFrame({"split": name, "user": part.users} | part.values) for name, part in evaluations.items()]
     text = pd.concat(tables).to_csv(None, index=False, float_format=_number, lineterminator="\n")
     write_bytes(folder.file("per_user.csv"), text.encode())
 

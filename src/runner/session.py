@@ -6,12 +6,23 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from common.scorers import Scorers
 from common.trainer import Progress
-from runner.comparison import Row, summarize, to_cells, to_markdown, to_records, to_text
-from runner.quick_start import DatasetShelf, Result, check_resumable, oracle_metrics, other_code, pick_device, run
+from runner.comparison import Row, footnotes, summarize, to_cells, to_markdown, to_records, to_text
+from runner.quick_start import (
+    DatasetShelf,
+    Result,
+    build_model,
+    check_resumable,
+    oracle_metrics,
+    other_code,
+    pick_device,
+    run,
+)
 from runner.registry import class_of
 from utils.config.configuration import Config
 from utils.data.id_mapping import original_ids
@@ -81,7 +92,10 @@ def check_all(configs: Sequence[Config], shelf: DatasetShelf, resume: bool = Fal
             if config["tensorboard"]:
                 writer_class()
             dataset = shelf.get(config, class_of(config).needs_features)
-            check_fits(config.model, class_of(config).memory_needed(config, dataset), device)
+            needed = class_of(config).memory_needed(config, dataset) | Scorers.memory_needed(config, dataset)
+            check_fits(config.model, needed, device)
+            if config["initialization"] == "spectral":
+                build_model(config, dataset, device)  # a model without the tables is refused before anything is trained
             if max(config["topk"]) > dataset.n_items:
                 problems.append(
                     f"topk: {max(config['topk'])} is more than the {dataset.n_items} items of '{config.dataset}'"
@@ -105,7 +119,7 @@ def check_all(configs: Sequence[Config], shelf: DatasetShelf, resume: bool = Fal
         except UserError as error:
             problems += error.problems
             continue
-        notes = class_of(config).notes_on(config, dataset)
+        notes = [*class_of(config).notes_on(config, dataset), *_left_out(config)]
         for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in [*dataset.warnings, *notes])]:
             if line not in spoken:
                 spoken.add(line)
@@ -114,18 +128,35 @@ def check_all(configs: Sequence[Config], shelf: DatasetShelf, resume: bool = Fal
         raise UserError(*dict.fromkeys(problems))
 
 
+def _left_out(config: Config) -> list[str]:
+    """What a run without a test is asked for and cannot give."""
+    asked = [key for key in ("group_by", "beyond_accuracy", "save_topk") if config["no_test"] and config[key]]
+    return [f"no_test: {', '.join(asked)} {'is' if len(asked) == 1 else 'are'} of the test split and left out"] * bool(
+        asked
+    )
+
+
 def _outcome(result: Result) -> str:
     metrics = result.metrics
     if metrics["status"] != "finished":
         return f"diverged: {metrics['error']}; what was computed is in {result.folder}"
     name = metrics["valid_metric"]
-    calibrated = metrics.get("calibrated", {})
-    chosen = ", ".join(f"{key} {value:g}" for key, value in calibrated.items() if value != result.config[key])
+    test = f"test {name} {metrics['test'][name]:.4f}" if metrics["test"] else "no test"
     return (
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: validation {name} {metrics['valid'][name]:.4f}, "
-        f"test {name} {metrics['test'][name]:.4f} ({metrics['seconds']:.1f} s)"
-        + (f"; evaluation, by validation, with {chosen}" if chosen else "")
+        f"{test} ({metrics['seconds']:.1f} s){_tuned(metrics.get('calibration'))}"
     )
+
+
+def _tuned(calibration: Mapping[str, Any] | None) -> str:
+    """What calibration changed, and what that gained: "; tuned on validation: co_occurrence 0 -> 2 (+0.0012 recall@20)"."""
+    if not calibration:
+        return ""
+    before, after = calibration["from"], calibration["to"]
+    changes = [f"{key} {before[key]:g} -> {after[key]:g}" for key in after if after[key] != before[key]]
+    if not changes:
+        return "; tuned on validation: nothing is better than what is configured by a standard error"
+    return f"; tuned on validation: {', '.join(changes)} ({calibration['gain']:+.4f} {calibration['metric']})"
 
 
 def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence[Row]) -> None:
@@ -136,8 +167,11 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
         _print_single(results[0])
     cells = to_cells(rows)
     print(to_text(cells))
+    notes = footnotes(rows)
     if any(" *" in line[1] for line in cells):
-        print("* picked by validation among the combinations of its model")
+        notes.insert(0, "* picked by validation among the combinations of its model")
+    for note in notes:
+        print(note)
     if len(results) > 1:
         words = "-".join(dict.fromkeys(config.model for config in configs))
         sets = "-".join(dict.fromkeys(config.dataset for config in configs))
@@ -147,16 +181,17 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
         folder = Path(configs[0]["output_dir"]).expanduser() / "comparisons" / f"{words[:60]}-{sets[:40]}-{key}"
         make_folder(folder)
         write_csv(folder / "comparison.csv", to_records(rows))
-        write_bytes(folder / "comparison.md", to_markdown(cells).encode())
+        write_bytes(folder / "comparison.md", to_markdown(cells, notes).encode())
         print(f"written to {folder}/comparison.csv and comparison.md")
 
 
 def _print_single(result: Result) -> None:
-    test = result.metrics["test"]
-    cutoffs = sorted({int(name.partition("@")[2]) for name in test})
-    names = list(dict.fromkeys(name.partition("@")[0] for name in test))
-    table = [["test", *(f"@{k}" for k in cutoffs)]]
-    table += [[name, *(f"{test[f'{name}@{k}']:.4f}" for k in cutoffs)] for name in names]
+    split = "test" if result.metrics["test"] else "valid"
+    means = result.metrics[split]
+    cutoffs = sorted({int(name.partition("@")[2]) for name in means})
+    names = list(dict.fromkeys(name.partition("@")[0] for name in means))
+    table = [[split, *(f"@{k}" for k in cutoffs)]]
+    table += [[name, *(f"{means[f'{name}@{k}']:.4f}" for k in cutoffs)] for name in names]
     print(to_text(table) + "\n")
     for grouping, groups in result.metrics.get("groups", {}).items():
         shown = [m for m in ("recall@20", "ndcg@20") if any(m in g for g in groups.values())]

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.abstract_recommender import GeneralRecommender
+from common.scorers import Scorers, ScorerWeights
 from runner.quick_start import build_model, pick_device
 from runner.registry import class_of, model_keys, model_name, plugin_of
 from utils.config.configuration import Config
@@ -64,6 +65,7 @@ class StoredRun:
     dataset: Dataset
     model: GeneralRecommender
     device: torch.device
+    scorers: Scorers
 
     @classmethod
     def open(cls, folder: Path, data_path: str | None = None, device: str | None = None) -> StoredRun:
@@ -101,7 +103,9 @@ class StoredRun:
             model.load_state_dict(checkpoint["model"])
         except (RuntimeError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not of this model ({error})".splitlines()[0]) from None
-        return cls(folder, config, dataset, model, place)
+        # A run that tuned its scorers has the weights it chose in its checkpoint.
+        scorers = Scorers(dataset, place, ScorerWeights.of(checkpoint.get("scorers") or config))
+        return cls(folder, config, dataset, model, place, scorers)
 
     def check(self, users: Sequence[int], k: int) -> None:
         """Checks users and a number of items.
@@ -117,14 +121,15 @@ class StoredRun:
             raise UserError(f"--k: {k} is more than the {n_items} items of '{self.config.dataset}'")
 
     def scores(self, users: Sequence[int]) -> NDArray[np.float32]:
-        """Scores of all items [B, I] for users [B], training items included."""
+        """Scores of all items [B, I] for users [B], training items included, as evaluation has them."""
         with self.model.scoring():
             blocks = [self._scores(users[begin : begin + BLOCK]) for begin in range(0, len(users), BLOCK)]
         return torch.cat(blocks).float().cpu().numpy() if blocks else np.zeros((0, self.dataset.n_items), np.float32)
 
     def _scores(self, users: Sequence[int]) -> torch.Tensor:
         # A copy, since a plugin may hand out a table that it keeps.
-        return self.model.full_sort_predict((torch.tensor(users, device=self.device),)).clone()
+        ids = torch.tensor(users, device=self.device)
+        return self.scorers.add(self.model.full_sort_predict((ids,)).clone(), ids)
 
     def recommend(self, users: Sequence[int], k: int) -> list[Recommendation]:
         """The k best items of each user, best first; training items are left out."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from common.scorers import Scorers
 from runner.quick_start import DatasetShelf, check_resumable, other_code, pick_device, run
 from runner.registry import class_of
 from study.plan import Trial
@@ -149,7 +150,8 @@ def _run(trial: Trial, path: Path, shelf: DatasetShelf, keep_checkpoints: bool, 
         folder, config = RunFolder(path), trial.config
         cls = class_of(config)
         dataset = shelf.get(config, cls.needs_features)
-        check_fits(trial.model, cls.memory_needed(config, dataset), pick_device(config["device"]))
+        needed = cls.memory_needed(config, dataset) | Scorers.memory_needed(config, dataset)
+        check_fits(trial.model, needed, pick_device(config["device"]))
         try:
             check_resumable(folder, dataset)
         except UserError:  # other data or code than it began with: from the start

@@ -15,6 +15,8 @@ from toys import CPU, ignore_progress, make_config, toy_dataset, train_loader
 
 from common import trainer as trainer_module
 from common.abstract_recommender import GeneralRecommender
+from common.calibration import by_validation
+from common.scorers import ScorerWeights
 from common.trainer import Diverged, EarlyStopping, Trainer, loss_terms, make_optimizer
 from runner import quick_start, session
 from runner.registry import model_class
@@ -233,7 +235,7 @@ def test_the_average_of_the_weights_is_evaluated_and_kept_and_the_weights_are_tr
     assert seen == pytest.approx(expected, rel=1e-4)
     assert trainer.model.weight[0].item() == pytest.approx(weight, rel=1e-4), "the last weights go on being trained"
     assert trainer.average is not None
-    (kept,) = trainer.average.averages
+    (kept,) = trainer.average.averaged.parameters()
     assert kept[0].item() == pytest.approx(average, rel=1e-4)
     trainer.restore_best()
     assert trainer.model.weight[0].item() in seen
@@ -479,7 +481,7 @@ def test_two_runs_with_one_seed_are_equal_and_with_another_are_not(model, go):
 
 
 def test_validation_results_are_to_the_bit_those_of_the_best_epoch(go):
-    result = go("GTC", learning_rate=0.05, calibration=False)
+    result = go("GTC", learning_rate=0.05)
     row = history(result.folder)[result.metrics["best_epoch"] - 1]
     assert {f"valid_{name}": value for name, value in result.metrics["valid"].items()} == {
         name: float(value) for name, value in row.items() if name.startswith("valid_")
@@ -543,34 +545,25 @@ def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(model, average,
         assert not (resumed.folder / "last.pt").exists(), "a finished run keeps no state"
 
 
-class Turned(GeneralRecommender):
-    """Scores that know the validation items, times what is chosen, to begin with upside down."""
+class Poor(GeneralRecommender):
+    """Scores that rank the items by their id, whatever anybody took: what is counted is better."""
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.weight = nn.Parameter(torch.zeros(4))
-        self.register_buffer("factor", torch.tensor(-1.0))
-        self.known = torch.zeros(self.n_items, self.n_users)
-        self.known[dataset.splits["valid"].items, dataset.splits["valid"].users] = 1
 
     def calculate_loss(self, batch):
         return self.weight.square().sum()
 
     def forward(self):
-        return torch.eye(self.n_users), self.known
-
-    def adjusted(self, scores, users):
-        return scores.mul_(self.factor)
-
-    def evaluation_choices(self):
-        return {"factor": [-1.0, 0.0, 1.0]}
-
-    def evaluate_with(self, values):
-        self.factor.fill_(values["factor"])
+        return torch.ones(self.n_users, 1), torch.linspace(1, 0, self.n_items)[:, None]
 
 
-def test_settings_of_evaluation_are_those_that_validation_likes_best(go, monkeypatch):
-    monkeypatch.setattr(quick_start, "class_of", lambda config: Turned)
+TUNED = {"epochs": 1, "calibration": True}
+
+
+def test_scorers_are_tuned_by_validation_once_and_kept(go, monkeypatch):
+    monkeypatch.setattr(quick_start, "class_of", lambda config: Poor)
     asked = []
 
     def make_evaluator(*arguments, original=quick_start.make_evaluator):
@@ -578,25 +571,52 @@ def test_settings_of_evaluation_are_those_that_validation_likes_best(go, monkeyp
         return original(*arguments)
 
     monkeypatch.setattr(quick_start, "make_evaluator", make_evaluator)
-    result = go("BPR", epochs=1)
+    result = go("BPR", **TUNED)
     assert [split for split, *_ in asked] == ["valid", "valid", "test"]
     assert asked[1][-1] == quick_start.CALIBRATION_USERS
-    assert result.metrics["calibrated"] == {"factor": 1.0}
-    assert weights(result)["model"]["factor"] == 1, "it is in the checkpoint"
-    found = {}
-    for factor in (-1.0, 0.0, 1.0):
-        monkeypatch.setattr(Turned, "evaluation_choices", lambda self, factor=factor: {"factor": [factor]})
-        found[factor] = go("BPR", epochs=1).metrics
+    told = result.metrics["calibration"]
+    assert told["metric"] == "recall@5"
+    assert told["users"] == 30
+    assert told["from"] == ScorerWeights().values()
+    assert told["to"] != told["from"]
+    chosen = ScorerWeights.of(told["to"])
+    assert weights(result)["scorers"] == told["to"], "it is in the checkpoint"
+    plain, configured = go("BPR", epochs=1), go("BPR", epochs=1, **chosen.values())
+    assert told["gain"] == pytest.approx(result.metrics["valid"]["recall@5"] - plain.metrics["valid"]["recall@5"])
+    assert told["gain"] > 0
     for split in ("valid", "test"):
-        assert result.metrics[split] == found[1][split]
-        assert found[1][split] != found[0][split]
-    assert max(found, key=lambda factor: found[factor]["valid"]["recall@5"]) == 1
+        assert result.metrics[split] == configured.metrics[split], "as if they had been configured"
+        assert result.metrics[split] != plain.metrics[split]
+    assert "scorers" not in weights(plain)
+    assert plain.metrics.get("calibration") is None
 
 
-def test_a_run_interrupted_while_settings_of_evaluation_are_chosen_goes_on_to_the_same(go, monkeypatch):
-    monkeypatch.setattr(quick_start, "class_of", lambda config: Turned)
-    whole = go("BPR", epochs=1)
-    assert whole.metrics["calibrated"] == {"factor": 1.0}
+def test_what_nothing_beats_stays(go, monkeypatch):
+    monkeypatch.setattr(quick_start, "class_of", lambda config: Poor)
+    monkeypatch.setattr(
+        trainer_module, "by_validation", lambda choices, measure: by_validation(choices, rounded(measure))
+    )
+
+    def rounded(measure):
+        return lambda values: 0 * measure(values)
+
+    result = go("BPR", popularity=0.5, **TUNED)
+    told = result.metrics["calibration"]
+    assert told["to"] == told["from"] == ScorerWeights(popularity=0.5).values()
+    assert told["gain"] == 0
+
+
+def test_scorers_count_in_the_validation_that_picks_the_epoch(go):
+    plain, added = go("LightGCN"), go("LightGCN", popularity=1.0, co_occurrence=2.0)
+    first = [[float(row["valid_recall@5"]) for row in history(result.folder)] for result in (plain, added)]
+    assert first[0] != first[1]
+    assert [row["loss"] for row in history(plain.folder)] == [row["loss"] for row in history(added.folder)]
+
+
+def test_a_run_interrupted_while_scorers_are_tuned_goes_on_to_the_same(go, monkeypatch):
+    monkeypatch.setattr(quick_start, "class_of", lambda config: Poor)
+    whole = go("BPR", **TUNED)
+    assert whole.metrics["calibration"]["gain"] > 0
     for last in (False, True):  # before and after the checkpoint holds them
 
         def interrupted(self, epoch, validator, original=Trainer.calibrate, last=last):
@@ -607,11 +627,44 @@ def test_a_run_interrupted_while_settings_of_evaluation_are_chosen_goes_on_to_th
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "calibrate", interrupted)
             with pytest.raises(Interrupted):
-                go("BPR", epochs=1)
-        resumed = go("BPR", resume=True, epochs=1)
+                go("BPR", **TUNED)
+        resumed = go("BPR", resume=True, **TUNED)
         assert resumed.folder != whole.folder
         assert numbers(resumed) == numbers(whole)
         assert_same_weights(weights(resumed), weights(whole))
+        assert weights(resumed)["scorers"] == weights(whole)["scorers"]
+
+
+# Without a test
+
+
+@pytest.mark.parametrize("model", ["LightGCN", "EASE"])
+def test_without_a_test_nothing_of_it_is_computed_or_stored(model, go, monkeypatch):
+    whole = go(model, calibration=True)
+
+    def make_evaluator(config, dataset, split, *rest, original=quick_start.make_evaluator):
+        assert split == "valid"
+        return original(config, dataset, split, *rest)
+
+    monkeypatch.setattr(quick_start, "make_evaluator", make_evaluator)
+    monkeypatch.setattr(quick_start, "evaluate_groups", None)
+    monkeypatch.setattr(quick_start, "beyond_accuracy", None)
+    asked = {"save_topk": True, "group_by": ["user_activity"], "beyond_accuracy": True}
+    result = go(model, no_test=True, calibration=True, **asked)
+    assert result.metrics["test"] is None
+    assert not {"groups", "beyond"} & set(result.metrics)
+    assert not (result.folder / "topk.tsv").exists()
+    assert {line.partition(",")[0] for line in numbers(result)["per_user"].splitlines()} == {"split", "valid"}
+    for key in ("valid", "best_epoch", "calibration"):
+        assert result.metrics[key] == whole.metrics[key]
+    assert numbers(result)["history"] == numbers(whole)["history"]
+    assert result.folder.name != whole.folder.name, "it is another run"
+
+
+def test_data_with_a_known_truth_have_no_oracle_without_a_test():
+    data = toy_dataset()
+    data.truth = SimpleNamespace(scores=None)
+    assert quick_start.oracle_metrics(make_config("BPR", no_test=True), data) is None
 
 
 def test_a_run_interrupted_twice_goes_on_to_the_same_bits(go, monkeypatch):
@@ -679,15 +732,22 @@ def test_a_run_that_diverges_says_so_in_its_results_and_keeps_what_there_was(go,
     assert all(torch.isfinite(tensor).all() for tensor in weights(result)["model"].values())
 
 
-def test_the_line_of_a_run_names_what_validation_has_chosen():
-    config = make_config("GTC", co_occurrence=4.0, popularity=0.5)
+def test_the_line_of_a_run_says_what_was_tuned_from_what_to_what_and_what_it_gained():
+    config = make_config("BPR")
     scores = {"recall@5": 0.25}
     metrics = {"status": "finished", "valid_metric": "recall@5", "valid": scores, "test": scores, "seconds": 1.0}
     metrics |= {"best_epoch": 3, "epochs": 9}
-    line = session._outcome(quick_start.Result(config, metrics, Path()))
-    assert line.endswith("test recall@5 0.2500 (1.0 s)")
-    metrics["calibrated"] = {"co_occurrence": 16.0, "popularity": 0.5}
-    assert (
-        session._outcome(quick_start.Result(config, metrics, Path()))
-        == f"{line}; evaluation, by validation, with co_occurrence 16"
-    )
+
+    def line():
+        return session._outcome(quick_start.Result(config, metrics, Path()))
+
+    plain = line()
+    assert plain.endswith("test recall@5 0.2500 (1.0 s)")
+    before = ScorerWeights(popularity=0.5)
+    metrics["calibration"] = {"metric": "recall@5", "users": 30, "from": before.values(), "gain": 0.0012}
+    metrics["calibration"]["to"] = ScorerWeights(co_occurrence=2).values()
+    assert line() == f"{plain}; tuned on validation: popularity 0.5 -> 0, co_occurrence 0 -> 2 (+0.0012 recall@5)"
+    metrics["calibration"] |= {"to": before.values(), "gain": 0.0}
+    assert line().startswith(f"{plain}; tuned on validation: nothing is better")
+    metrics |= {"test": None, "calibration": None}
+    assert line().endswith("validation recall@5 0.2500, no test (1.0 s)")

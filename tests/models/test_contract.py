@@ -36,8 +36,6 @@ TRAINED = [name for name in MODELS if model_class(name).needs_training]
 WITH_FEATURES = [name for name in MODELS if model_class(name).needs_features]
 # These score by `full_sort_predict` alone, not by embeddings.
 WITHOUT_EMBEDDINGS = {"EASE", "ItemKNN", "ItemKNNCBF"}
-# These add to their products what is no product, and what is not learned.
-SCORES_WITH = {"GTC": {"co_occurrence": 0.0}}
 WITHOUT_TASTE = {"MostPop"}  # ranks alike for every user
 # The loss of a batch that is most of the training split would see hardly any interaction.
 LEARNS_WITH = {"GTC": {"leave_out": False}}
@@ -325,7 +323,7 @@ def test_scores_are_finite_even_for_users_and_items_without_interactions(name):
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_EMBEDDINGS])
 def test_scores_are_dot_products_of_the_embeddings_that_forward_gives(name):
     data = toy_dataset()
-    model = build(name, data, **SCORES_WITH.get(name, {})).eval()
+    model = build(name, data).eval()
     with torch.no_grad():
         users, items = model()
     assert users.shape[0] == N_USERS
@@ -481,7 +479,7 @@ def test_a_planted_checkerboard_is_recovered(name, n_blocks):
             for row, hidden, inside in zip(scores, held_out, own, strict=True)
         ])  # fmt: skip
 
-    model = build(name, data, **SCORES_WITH.get(name, {}))
+    model = build(name, data)
     if name in KNOWS_UNTRAINED:
         train(model, data, epochs=10, learning_rate=0.02, batch_size=32, swapped=True)
     if name in STARTS_TURNED:

@@ -23,7 +23,6 @@ from toys import (
     WIDTHS,
     all_scores,
     build,
-    make_config,
     on_double,
     one_batch,
     total,
@@ -42,8 +41,8 @@ WEIGHTS = {"diff_weight": 0.7, "tc_weight": 0.4, "reg_weight": 0.3}
 PAPER = {
     "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "learn_temperature": True,
     "alignment": "total_correlation", "aligned_views": "modalities", "tc_nodes": "items", "tc_batch": 512,
-    "tc_scaled": False, "spectral_scale": 0.0, "popularity": 0.0, "user_embedding": True, "leave_out": False,
-    "content_share": 0.0, "co_occurrence": 0.0,
+    "tc_scaled": False, "spectral_scale": 0.0, "user_embedding": True, "leave_out": False,
+    "content_share": 0.0,
 }  # fmt: skip
 PATHS = ("one_step", "ddim", "ddpm")
 
@@ -460,10 +459,6 @@ CHOICES = {
     "final graphs": {"final_item_k": 3, "final_user_k": 4},
     "Xavier's start": {"spectral_scale": 0.0},
     "spectral start, undamped": {"spectral_power": 0.0},
-    "no prior": {"popularity": 0.0},
-    "a prior in which users count alike": {"popularity_damping": 1.0},
-    "no co-occurrence": {"co_occurrence": 0.0},
-    "co-occurrence, undamped, beside no prior": {"popularity": 0.0, "co_occurrence_damping": 0.0},
     "users with embeddings": {"user_embedding": True},
     "users of their items, projected": PAPER | {"user_embedding": False},
     "a batch's own interactions kept": {"leave_out": False},
@@ -562,21 +557,8 @@ class Gated:
             w, b = p[f"preferences.{view}.weight"], p[f"preferences.{view}.bias"]
             side += c / (1 + np.exp(-(self.h @ w.T + b)))
         self.z = self.h + side / len(self.content)
-        taken = [
-            len({u for u, j in zip(data.train.users, data.train.items, strict=True) if j == i}) for i in range(N_ITEMS)
-        ]
-        logs = [math.log(1 + n) for n in taken]
-        self.prior = self.options.popularity * (np.array(logs) - sum(logs) / N_ITEMS)
-        pairs = {*zip(data.train.users.tolist(), data.train.items.tolist(), strict=True)}
-        sizes = [max(sum(u == v for v, _ in pairs), 1) for u in range(N_USERS)]
-        damped = [sum(sizes[u] ** -self.options.popularity_damping for u, j in pairs if j == i) for i in range(N_ITEMS)]
-        logs = [math.log(1 + n * len(pairs) / sum(damped)) for n in damped]
-        ranking = self.options.popularity * (np.array(logs) - sum(logs) / N_ITEMS)
         self.ego = users, items
-        shares = naive.co_occurrence(data.train.users, data.train.items, N_USERS, N_ITEMS)
-        damped = np.array(shares) / np.array([max(n, 1) ** self.options.co_occurrence_damping for n in taken])
-        products = self.z[:N_USERS] @ self.z[N_USERS:].T + ranking
-        self.scores = products + self.options.co_occurrence * products.std(axis=1, keepdims=True) * damped
+        self.scores = self.z[:N_USERS] @ self.z[N_USERS:].T
 
     def nearest(self, raw, has):
         """Cosines to the k nearest items, the item itself first; an item of zeros has itself alone, a missing one nobody."""
@@ -594,9 +576,7 @@ class Gated:
     def loss(self, batch):
         users, pos, neg = batch.numpy()
         z_u, z_i = self.z[:N_USERS], self.z[N_USERS:]
-        pairs = [
-            [float(z_u[u] @ z_i[i] + self.prior[i]) for u, i in zip(users, side, strict=True)] for side in (pos, neg)
-        ]
+        pairs = [[float(z_u[u] @ z_i[i]) for u, i in zip(users, side, strict=True)] for side in (pos, neg)]
         terms = []
         nodes = np.concatenate([np.unique(users), N_USERS + np.unique([pos, neg])])
         length = np.mean([self.h[node] @ self.h[node] for node in nodes]) if self.options.tc_scaled else 1
@@ -621,70 +601,21 @@ def test_singular_vectors_of_other_signs_do_not_change_a_checkpoint():
     torch.testing.assert_close(all_scores(other), all_scores(trained))
 
 
-def test_chosen_weights_of_evaluation_count_as_if_they_were_configured():
-    data = uneven(toy_dataset())
-    model = build("GTC", data, calibration=True)
-    start = all_scores(model)
-    chosen = {"popularity": 0.75, "popularity_damping": 0.5, "co_occurrence": 16.0}
-    model.evaluate_with(chosen)
-    configured = build("GTC", data, calibration=False, **chosen)
-    configured.load_state_dict({k: v for k, v in model.state_dict().items() if k != "evaluation"})
-    torch.testing.assert_close(all_scores(model), all_scores(configured))
-    assert not torch.allclose(all_scores(model), start, rtol=1e-3)
-    batch = one_batch(data, 40)
-    as_before = values(build("GTC", data, calibration=True).calculate_loss(batch))
-    assert values(model.calculate_loss(batch))["bpr"] == as_before["bpr"], "training keeps its prior"
-    other = build("GTC", data, calibration=True)
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(all_scores(other), all_scores(model)), "they are part of a checkpoint"
-
-
-def test_what_may_be_chosen_for_evaluation_starts_from_what_is_configured():
-    data = toy_dataset()
-    choices = build("GTC", data, calibration=True).evaluation_choices()
-    assert list(choices) == ["co_occurrence", "popularity", "popularity_damping"]
-    assert choices["co_occurrence"] == [4, 0, 2, 8, 16, 32]
-    assert choices["popularity"] == [0.5, 0, 0.25, 0.75, 1, 1.5]
-    assert choices["popularity_damping"] == [0, 0.5]
-    options: list[tuple[dict[str, float], list[str]]] = [
-        ({"popularity": 0.0}, ["co_occurrence"]),
-        ({"co_occurrence": 0.0}, ["popularity", "popularity_damping"]),
-        ({"co_occurrence": 0.0, "popularity": 0.0}, []),
-    ]
-    for changes, left in options:
-        model = build("GTC", data, calibration=True, **changes)
-        assert list(model.evaluation_choices()) == left
-        model.evaluate_with({})
-        assert torch.isfinite(all_scores(model)).all()
-    damped = build("GTC", data, calibration=True, popularity_damping=0.3)
-    assert damped.evaluation_choices()["popularity_damping"] == [0.3, 0, 0.5]
-    for values_ in damped.evaluation_choices()["popularity_damping"]:
-        damped.evaluate_with({"popularity_damping": values_})
-        assert torch.isfinite(all_scores(damped)).all()
-    off = build("GTC", data, calibration=False)
-    assert off.evaluation_choices() == {}
-    assert "evaluation" not in off.state_dict()
-
-
 @pytest.mark.parametrize(
-    ("missing", "knn_k", "share", "scaled", "popularity"),
-    [(False, 3, 0, False, 0), (False, 3, 0.3, True, 0.5), (True, 3, 0.3, True, 1), (True, 0, 0.3, True, 0)],
+    ("missing", "knn_k", "share", "scaled"),
+    [(False, 3, 0, False), (False, 3, 0.3, True), (True, 3, 0.3, True), (True, 0, 0.3, True)],
 )
 @pytest.mark.parametrize(
-    ("own_users", "leave_out", "content", "co_occurrence"),
-    [(True, False, (0, 0.5), 0), (False, True, (0.7, 0.5), 3), (True, True, (0.4, 0), 0)],
+    ("own_users", "leave_out", "content"),
+    [(True, False, (0, 0.5)), (False, True, (0.7, 0.5)), (True, True, (0.4, 0))],
 )
 @pytest.mark.parametrize("modalities", [BOTH, ("visual",), tuple(WIDTHS)], ids="+".join)
-def test_default_is_that_of_its_formulas(
-    modalities, own_users, leave_out, content, co_occurrence, missing, knn_k, share, scaled, popularity
-):
+def test_default_is_that_of_its_formulas(modalities, own_users, leave_out, content, missing, knn_k, share, scaled):
     data = uneven(toy_dataset(modalities))
     data = with_missing(data) if missing else data
-    options = {"knn_k": knn_k, "own_share": share, "tc_scaled": scaled, "popularity": popularity}
-    options["popularity_damping"] = 0.7 if popularity == 1 else 0
+    options = {"knn_k": knn_k, "own_share": share, "tc_scaled": scaled}
     options |= {"user_embedding": own_users, "leave_out": leave_out}
     options |= dict(zip(("content_share", "content_rate"), content, strict=True))
-    options |= {"co_occurrence": co_occurrence, "co_occurrence_damping": 0.4}
     model = on_double(build("GTC", data, **WEIGHTS, **options))
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -733,7 +664,7 @@ def test_softmax_fusion_is_the_released_one_and_refuses_other_numbers_of_modalit
 
 def test_interaction_only_is_lightgcn():
     data = toy_dataset()
-    options = {"fusion": "interaction", "alignment": "off", "n_ui_layers": 2, "popularity": 0.0, "co_occurrence": 0.0}
+    options = {"fusion": "interaction", "alignment": "off", "n_ui_layers": 2}
     options |= {"content_share": 0.0}
     gtc, lightgcn = build("GTC", data, **options), build("LightGCN", data, n_ui_layers=2)
     with torch.no_grad():
@@ -770,7 +701,7 @@ def test_rows_of_items_that_lack_a_modality_have_no_influence(options):
 def test_without_any_content_it_is_lightgcn(choice):
     data = toy_dataset()
     data.present = {m: np.zeros(N_ITEMS, dtype=bool) for m in BOTH}
-    gtc = build("GTC", data, **(CHOICES[choice] | {"n_ui_layers": 2, "popularity": 0.0, "co_occurrence": 0.0}))
+    gtc = build("GTC", data, **(CHOICES[choice] | {"n_ui_layers": 2}))
     terms = gtc.train().calculate_loss(one_batch(data))
     assert [values(terms).get(name, 0) for name in ("generation", "alignment")] == [0, 0]
     lightgcn = build("LightGCN", data, n_ui_layers=2)
@@ -784,11 +715,3 @@ def test_variants_know_their_keys():
     known = {*keys_of(model_class("GTC").settings), *keys_of(TrainSettings)}
     for path in VARIANTS.glob("*.yaml"):
         assert set(read_yaml(path, path.name)) <= known, path.name
-
-
-def test_memory_of_co_occurrence_is_asked_for_before_a_run():
-    data = toy_dataset()
-    counts = np.bincount(data.train.users)
-    expected = 20 * min(sum(int(n) ** 2 for n in counts), N_ITEMS**2)
-    assert sum(model_class("GTC").memory_needed(make_config("GTC"), data).values()) == expected
-    assert not model_class("GTC").memory_needed(make_config("GTC", co_occurrence=0.0), data)

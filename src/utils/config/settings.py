@@ -14,6 +14,7 @@ GROUPINGS = ("user_activity", "item_popularity", "signal")
 MODALITY_INPUTS = ("real", "zero", "noise", "shuffle")
 NAN_FEATURES = ("error", "missing")
 ANALYSES = ("balance", "dot_products")
+INITIALIZATIONS = ("xavier", "spectral")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,14 @@ class TrainSettings:
     )
     compile: bool = setting("compile a model's dense parts with torch.compile; evaluation goes without", default=False)
     min_steps: int = setting("training steps before which no run is stopped early", low=0, default=0)
+    initialization: str = setting(
+        "of user and item tables: xavier, as the model draws them, or spectral, by the singular vectors of the interactions",
+        choices=INITIALIZATIONS,
+        default="xavier",
+    )
+    initialization_power: float = setting(
+        "spectral: power of the singular values that weighs these vectors", low=0, default=1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,7 @@ class EvalSettings:
     eval_batch_size: int = setting("users per evaluation batch", low=1)
     protocol: str = setting("mmrec: training items masked; strict: at test, validation items too", choices=PROTOCOLS)
     group_by: list[str] | None = setting("also report per group", choices=GROUPINGS)
+    no_test: bool = setting("validation only: no test score is computed, printed or stored", default=False)
     beyond_accuracy: bool = setting(
         "also report coverage, novelty, Gini index and popularity of the test lists", default=False
     )
@@ -117,7 +127,35 @@ class EvalSettings:
     )
 
 
-SETTINGS = (RunSettings, DataSettings, TrainSettings, EvalSettings)
+@dataclass(frozen=True)
+class ScorerSettings:
+    """What is added to any model's scores at evaluation; see common/scorers.py."""
+
+    popularity: float = setting(
+        "weight of an item's log popularity in evaluation, in units of the spread of the user's scores; 0: off",
+        low=0,
+        default=0.0,
+    )
+    popularity_damping: float = setting(
+        "power of a user's number of interactions that each of them is divided by in that popularity",
+        low=0,
+        default=0.0,
+    )
+    co_occurrence: float = setting(
+        "weight of how often others took an item together with the user's items in evaluation, in the same units; 0: off",
+        low=0,
+        default=0.0,
+    )
+    co_occurrence_damping: float = setting(
+        "power of an item's number of users that this co-occurrence is divided by", low=0, default=0.0
+    )
+    calibration: bool = setting(
+        "after training, tune these weights and dampings on the validation split: of the scorers that are on, or of both",
+        default=False,
+    )
+
+
+SETTINGS = (RunSettings, DataSettings, TrainSettings, EvalSettings, ScorerSettings)
 
 # Settings that do not change what a run computes, and so are not part of its identity.
 NOT_IDENTITY = {
