@@ -339,25 +339,25 @@ def _report(arguments: list[str]) -> int:
 
 
 def _generate_raw(arguments: list[str]) -> int:
-    from prepare.synthetic_raw.raw_spec import raw_command
+    from prepare.command import generate_raw_command
 
-    return raw_command(arguments)
+    return generate_raw_command(arguments)
 
 
 def _describe(arguments: list[str]) -> int:
-    from prepare.describe import describe_command
+    from prepare.command import describe_command
 
     return describe_command(arguments)
 
 
 def _convert(arguments: list[str]) -> int:
-    from prepare.conversion.convert import convert_command
+    from prepare.command import convert_command
 
     return convert_command(arguments)
 
 
 def _content(arguments: list[str]) -> int:
-    from prepare.store_command import content_command
+    from prepare.command import content_command
 
     return content_command(arguments)
 
