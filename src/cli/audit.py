@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.arguments import output_file
 from cli.parser import parse_options
 from utils.config.request import Request, resolve
 from utils.config.schema import setting
-from utils.errors import UserError
 from utils.files import write_json
 
 
@@ -24,18 +24,6 @@ class AuditOptions:
         "the split is random by intent: training on later interactions is a warning, not a leak", default=False
     )
     output: str | None = setting("JSON file for the result in full precision", default=None)
-
-
-def output_file(command: str, name: str | None) -> Path | None:
-    """A file to write, checked before any work is done for it.
-
-    Raises:
-        UserError: if it is a folder, or stands in none.
-    """
-    target = Path(name).expanduser() if name else None
-    if target and (target.is_dir() or not target.parent.is_dir()):
-        raise UserError(f"{command}: --output: expected a file to write in an existing folder, got {target}")
-    return target
 
 
 def run(words: Sequence[str]) -> int:

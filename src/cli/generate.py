@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from cli.arguments import dataset_folder
 from cli.parser import Parser, checked_values, read_value
-from utils.config.request import Request, data_folder
 from utils.config.schema import keys_of, setting
 from utils.data.synthetic_spec import SIZES, SyntheticSpec, synthetic_spec
 from utils.errors import UserError
@@ -36,8 +35,10 @@ def run(words: Sequence[str]) -> int:
     options = checked_values(GenerateOptions, given, "generate")
     problems = given.problems
     name = options.get("name", "")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        problems.append(f"generate: expected a name of letters, digits, _ . and -, got '{name}'")
+    try:
+        folder = dataset_folder("generate", name, options.get("data_path"))
+    except UserError as error:
+        problems += error.problems
     values = {}
     for key in keys.values():
         if (found := given.values.get(key.name)) is not None:
@@ -51,7 +52,6 @@ def run(words: Sequence[str]) -> int:
         spec = synthetic_spec(values, SIZES[options["size"]])
     except UserError as error:
         raise UserError(*(problem.replace("synthetic: ", "generate: ", 1) for problem in error.problems)) from None
-    folder = data_folder(Request([], [], {"data_path": options["data_path"]})) / name
     if present := sorted(path.name for path in folder.glob("*_feat.npy")):
         raise UserError(f"generate: {folder} holds {', '.join(present)}: delete the folder or choose another name")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
@@ -19,7 +19,7 @@ from utils.errors import UserError, nearest
 PROGRAM = "main.py"
 SHORT = {"model": "-m", "dataset": "-d", "help": "-h"}
 NUMBER = re.compile(r"-(\d|\.\d|inf|nan)")  # a word that is a value although it begins with a dash
-METAVARS = {int: "N", float: "X", bool: "true|false", dict: "{...}"}
+METAVARS = {int: "N", float: "X", bool: "true|false"}
 
 Options = TypeVar("Options")
 
@@ -174,6 +174,7 @@ def parse_options(
     words: Sequence[str],
     positional: Sequence[str] = (),
     description: str = "",
+    adapt: Callable[[dict[str, list[str]]], None] = lambda values: None,
 ) -> Options | None:
     """The options of a command, checked; None after its help was printed, which no words at all ask for too.
 
@@ -183,6 +184,7 @@ def parse_options(
         words: what stands behind the command.
         positional: fields that are given by their place.
         description: of the command, for its help.
+        adapt: may change the words of each option before they are checked.
 
     Raises:
         UserError: with every mistake in the words.
@@ -193,6 +195,7 @@ def parse_options(
         print(parser.format_help(), end="")
         return None
     given = parser.split(words)
+    adapt(given.values)
     values = checked_values(options, given, command)
     if given.problems:
         raise UserError(*given.problems)
@@ -221,12 +224,27 @@ def checked_values(options: type, given: Given, command: str = "") -> dict[str, 
 def _checked(key: Key, words: Sequence[str]) -> Any:
     if not words:
         raise ValueError("a value is missing")
+    if key.is_mapping and not words[0].startswith("{"):
+        return check_value(key, _pairs(words))
     values = [read_value(word, key.name, key) for word in words]
     if key.is_list:
         return check_value(key, values[0] if len(values) == 1 else values)
     if len(values) > 1:
         raise ValueError(f"expected one value, got {len(values)}")
     return check_value(key, values[0])
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE words as a mapping."""
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if not name or not value:
+            raise ValueError(f"expected NAME=VALUE, got '{word}'")
+        if name in pairs:
+            raise ValueError(f"{name} is given twice")
+        pairs[name] = value
+    return pairs
 
 
 def read_value(word: str, name: str, key: Key | None) -> Any:
@@ -255,6 +273,8 @@ def _meaning(key: Key) -> str:
 
 def _metavar(key: Key) -> str:
     """What stands for the value in the help."""
+    if key.is_mapping:
+        return "NAME=VALUE ..."
     metavar = next((word for kind, word in METAVARS.items() if kind in key.kinds), key.name.upper())
     return f"{metavar} ..." if key.is_list else metavar
 

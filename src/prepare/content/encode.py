@@ -6,16 +6,14 @@ the same whether the blocks before them were there or not, since a batch's make-
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import itertools
 import json
-import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,11 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
-from prepare.content.decode import EMPTY, UNREADABLE, Contents
-from prepare.content.encoder_registry import TEXT, Encoder, EncoderSpec, build, check_spec, described
-from prepare.content.feature_files import write_mask
+from prepare.content.encoder_registry import TEXT, BadContent, Encoder, EncoderSpec, build, check_spec, described
+from prepare.content.feature_files import write_rows
+from prepare.content.images import image_of, text_of
 from prepare.content.store import ContentStore
 from prepare.pipeline import WORK
 from utils.data.missing_modalities import mask_path
@@ -37,7 +36,7 @@ from utils.files import TEMPORARY, make_folder, write_bytes
 
 VERSION = 1  # of what is computed here
 SHOWN = 20  # ids and reasons in a manifest
-MISSING = "missing"
+MISSING, EMPTY, UNREADABLE = "missing", "empty", "unreadable"
 LONGEST_REASON = 200
 Progress = Callable[[float, float], object]
 Arrays = dict[str, NDArray[Any]]
@@ -82,18 +81,36 @@ class EncodeReport:
 
     def record(self) -> dict[str, Any]:
         """What a manifest holds; of this, `made` alone differs between equal results."""
-        return {
-            **self.encoder,
-            "features": self.width,
-            "items": self.items,
-            "encoded": self.encoded,
-            **{what: len(found) for what, found in self.problems.items()},
-            "first": {
-                what: dict(itertools.islice(found.items(), SHOWN)) for what, found in self.problems.items() if found
-            },
-            "invalid_utf8": len(self.replaced),
-            "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
+        first = {what: dict(itertools.islice(found.items(), SHOWN)) for what, found in self.problems.items() if found}
+        counts = {"features": self.width, "items": self.items, "encoded": self.encoded}
+        counts |= {what: len(found) for what, found in self.problems.items()}
+        made = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        return {**self.encoder, **counts, "first": first, "invalid_utf8": len(self.replaced), "made": made}
+
+
+class Contents(TorchDataset[Any]):
+    """Decoded and transformed contents by item, read in any process: the value, or why there is none, and whether a text
+    had bytes that are not UTF-8."""
+
+    def __init__(
+        self, store: ContentStore, kind: str, ids: Sequence[str], reads: str, transform: Callable[..., Any]
+    ) -> None:
+        self.path, self.kind, self.ids, self.reads, self.transform = store.path, kind, ids, reads, transform
+        self._store: ContentStore | None = store
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_store": None}
+
+    def __getitem__(self, index: int) -> tuple[Any, str, bool]:
+        self._store = self._store or ContentStore.open(self.path)
+        content = self._store.get(self.kind, self.ids[index])
+        if content is None:
+            raise RuntimeError(f"{self.path}: item {self.ids[index]!r} has gone while the file was locked")
+        try:
+            value, replaced = text_of(bytes(content)) if self.reads == TEXT else (image_of(content), False)
+            return self.transform(value), "", replaced
+        except BadContent as error:
+            return None, f"{EMPTY if self.reads == TEXT else UNREADABLE}: {error}", False
 
 
 def encode(
@@ -102,18 +119,23 @@ def encode(
     ids: Sequence[str],
     spec: Mapping[str, Any],
     out: Path,
-    progress: Progress | None = None,
+    fill: str = "zero",
+    progress: Progress = lambda done, total: None,
 ) -> EncodeReport:
     """Writes `out`, the features [I, F] of items in the order of `ids`, float32 or float16.
 
-    Items without content, or with content that cannot be read, get a row of zeros. Where there are any, a mask (bool [I],
+    Items without content, or with content that cannot be read, get a row of zeros, or the mean of the others. Where there
+    are any, a mask (bool [I],
     True = encoded) is written beside it: `image_mask.npy` for `image_feat.npy`. Killed at any moment, the next call goes on.
 
     Args:
         store: open for reading.
+        kind: of the content, text or image.
+        ids: of the items.
         spec: the keys of EncoderSpec.
         out: a file named `..._feat.npy`.
-        progress: called with what is done and the whole.
+        fill: for items without a row, `zero` or `mean`.
+        progress: called with the amount done and the total.
 
     Raises:
         UserError: if the settings are wrong, the model cannot be loaded or no item can be encoded.
@@ -134,39 +156,30 @@ def encode(
     identity = [VERSION, encoder.block, record, list(ids), [found.hex() if found else "" for found in digests]]
     work = _work_folder(out, identity)
     contents = Contents(store, kind, ids, options.reads or TEXT, encoder.transform)
-    # The second half is putting the blocks together: quick, but for the encoders that have to see them all.
-    told = progress or (lambda done, whole: None)
-    blocks = _blocks(contents, order, encoder, options, work, lambda n: told(n, 2 * len(order)))
+    # The second half of the progress is putting the blocks together: quick, but for encoders that need all items at once.
+    blocks = _blocks(contents, order, encoder, options, work, lambda n: progress(n, 2 * len(order)))
 
-    reasons: dict[int, str] = {}
+    reasons: dict[int, str] = {index: f"{MISSING}: no content" for index, found in enumerate(digests) if found is None}
     replaced: list[int] = []
     for path in blocks:
         block = _read_block(path)
         reasons |= dict(zip(block["bad"].tolist(), block["reasons"].tolist(), strict=True))
         replaced += block["replaced"].tolist()
     problems: dict[str, dict[str, str]] = {MISSING: {}, EMPTY: {}, UNREADABLE: {}}
-    for index, name in enumerate(ids):
-        what, _, reason = reasons.get(index, f"{MISSING}: no content" if digests[index] is None else "").partition(": ")
-        if what:
-            problems[what][name] = reason
-    if len(reasons) == len(order):
-        first = min(reasons)
-        raise UserError(
-            f"{kind}: none of the {len(ids):,} items can be encoded (first: {ids[first]}: {reasons[first]})"
-        )
+    for index in sorted(reasons):
+        what, _, reason = reasons[index].partition(": ")
+        problems[what][ids[index]] = reason
+    if len(reasons) == len(ids):
+        index, reason = next((index, reasons[index]) for index in sorted(order))
+        raise UserError(f"{kind}: none of the {len(ids):,} items can be encoded (first: {ids[index]}: {reason})")
 
-    temporary = out.with_name(f".{out.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        width = _assemble(blocks, len(ids), encoder, options, temporary, lambda s: told(1 + s, 2))
-        there = np.array([found is not None for found in digests])
-        there[list(reasons)] = False
-        write_mask(out, there)  # first, so that features in place are never without theirs
-        os.replace(temporary, out)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    rows = _dense(blocks, encoder, lambda share: progress(1 + share, 2))
+    first = next(rows)
+    width = first[1].shape[1]
+    each = _each_row(itertools.chain([first], rows), options)
+    present = write_rows(out, len(ids), width, each, fill, "<f2" if options.dtype == "float16" else "<f4")
     shutil.rmtree(work.parent, ignore_errors=True)
-    mask = None if there.all() else mask_path(out)
+    mask = None if present.all() else mask_path(out)
     return EncodeReport(kind, len(ids), width, record, problems, [ids[index] for index in sorted(replaced)], mask)
 
 
@@ -174,7 +187,7 @@ def _work_folder(out: Path, identity: Any) -> Path:
     """The folder for blocks of this result; those of other settings or contents are removed."""
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     work = out.parent / WORK / f"encode_{out.stem}" / name
-    for other in work.parent.glob("*") if work.parent.is_dir() else ():
+    for other in work.parent.glob("*"):
         if other != work:
             shutil.rmtree(other, ignore_errors=True)
     make_folder(work)
@@ -192,23 +205,18 @@ def _blocks(
     done: Callable[[int], object],
 ) -> list[Path]:
     """Files with the rows of all items of `order`; computes those that are not there yet."""
-    size = options.batch_size * max(1, encoder.block // options.batch_size)
-    todo: list[tuple[Path, list[list[int]]]] = []
-    paths = []
-    finished = 0
-    for begin in range(0, len(order), size):
-        part = list(order[begin : begin + size])
-        path = work / f"{begin // size:06}.npz"
-        paths.append(path)
-        if _is_whole(path):
-            finished += len(part)
-        else:
-            step = options.batch_size
-            todo.append((path, [part[start : start + step] for start in range(0, len(part), step)]))
+    step = options.batch_size
+    size = step * max(1, encoder.block // step)
+    parts = {
+        work / f"{begin // size:06}.npz": list(order[begin : begin + size]) for begin in range(0, len(order), size)
+    }
+    todo = {path: part for path, part in parts.items() if not _is_complete(path)}
+    batches = {path: [part[at : at + step] for at in range(0, len(part), step)] for path, part in todo.items()}
+    finished = len(order) - sum(map(len, todo.values()))
     done(finished)
     loader = DataLoader(
         contents,
-        batch_sampler=[batch for _, batches in todo for batch in batches],
+        batch_sampler=[batch for entries in batches.values() for batch in entries],
         num_workers=options.workers,
         collate_fn=list,
         # Forked processes would inherit the open file and its lock.
@@ -216,22 +224,20 @@ def _blocks(
         generator=torch.Generator(),
     )
     loaded = iter(loader)
-    for path, batches in todo:
-        parts = []
-        for batch in batches:
-            parts.append(_encoded(encoder, options, batch, next(loaded)))
+    for path, entries in batches.items():
+        encoded = []
+        for batch in entries:
+            encoded.append(_encoded(encoder, batch, next(loaded)))
             finished += len(batch)
             done(finished)
         buffer = io.BytesIO()
-        np.savez(buffer, **_joined(parts))  # type: ignore[arg-type]
+        np.savez(buffer, **_joined(encoded))  # type: ignore[arg-type]
         write_bytes(path, buffer.getvalue())
-    return paths
+    return list(parts)
 
 
-def _encoded(
-    encoder: Encoder, options: EncoderSpec, batch: Sequence[int], entries: Sequence[tuple[Any, str, bool]]
-) -> tuple[Any, Arrays]:
-    """The rows of a batch, dense or sparse, and whose they are, whose there are none and why."""
+def _encoded(encoder: Encoder, batch: Sequence[int], entries: Sequence[tuple[Any, str, bool]]) -> tuple[Any, Arrays]:
+    """The rows of a batch, dense or sparse; which items they belong to, and which have none and why."""
     reasons = {index: why for index, (_, why, _) in zip(batch, entries, strict=True) if why}
     rows = np.array([index for index in batch if index not in reasons], dtype=np.int64)
     values: Any = None
@@ -253,13 +259,13 @@ def _encoded(
 def _joined(parts: Sequence[tuple[Any, Arrays]]) -> Arrays:
     """The batches of a block as one."""
     joined: Arrays = {name: np.concatenate([arrays[name] for _, arrays in parts]) for name in parts[0][1]}
-    there = [values for values, arrays in parts if len(arrays["rows"])]
-    if there and sp.issparse(there[0]):
-        table = sp.vstack(there, format="csr")
+    filled = [values for values, arrays in parts if len(arrays["rows"])]
+    if filled and sp.issparse(filled[0]):
+        table = sp.vstack(filled, format="csr")
         joined |= {name: getattr(table, name) for name in ("indptr", "indices", "data")}
         joined["shape"] = np.array(table.shape)
-    elif there:
-        joined["values"] = np.concatenate(there).astype(np.float32)
+    elif filled:
+        joined["values"] = np.concatenate(filled).astype(np.float32)
     return joined
 
 
@@ -269,57 +275,39 @@ def _read_block(path: Path) -> Arrays:
         return {name: stored[name] for name in stored.files}
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     try:
         return "rows" in _read_block(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return False
 
 
-def _assemble(
-    paths: Sequence[Path],
-    n_items: int,
-    encoder: Encoder,
-    options: EncoderSpec,
-    target: Path,
-    tick: Callable[[float], object],
-) -> int:
-    """Writes the array [I, F] of all blocks, flushed to disk; returns F."""
-    parts = _dense(paths, encoder, tick)
-    first = next(parts)
-    width = first[1].shape[1]
-    matrix = np.lib.format.open_memmap(target, mode="w+", dtype=options.dtype, shape=(n_items, width))
-    for rows, values in itertools.chain([first], parts):
+def _each_row(
+    parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]], options: EncoderSpec
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Item numbers and rows, of length 1 if asked."""
+    for rows, values in parts:
         if options.normalize:
             values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
         if (largest := float(np.abs(values).max())) > float(np.finfo(options.dtype).max):
-            raise UserError(
-                f"dtype: values up to {largest:.3g} do not fit {options.dtype}; use dtype float32 or normalize"
-            )
-        matrix[rows] = values
-    matrix.flush()
-    del matrix
-    with open(target, "rb+") as file:
-        os.fsync(file.fileno())
-    return width
+            raise UserError(f"dtype: values up to {largest:.3g} do not fit {options.dtype}; use float32 or normalize")
+        yield from zip(rows.tolist(), values, strict=True)
 
 
 def _dense(
     paths: Sequence[Path], encoder: Encoder, tick: Callable[[float], object]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Rows and values of the blocks that have any; where they are sparse, of all of them at once, in order of the rows."""
-    tables = []
-    for number, path in enumerate(paths):
-        block = _read_block(path)
+    """Rows and values of the blocks that have any; sparse blocks are finished together, in order of the rows."""
+    sparse: list[tuple[NDArray[np.int64], sp.csr_matrix]] = []
+    for number, block in enumerate(map(_read_block, paths), 1):
         if "values" in block and len(block["rows"]):
             yield block["rows"], block["values"]
-            tick((number + 1) / len(paths))
+            tick(number / len(paths))
         elif len(block["rows"]):
-            table = sp.csr_matrix((block["data"], block["indices"], block["indptr"]), shape=tuple(block["shape"]))
-            tables.append((block["rows"], table))
-    if tables:
-        rows = np.concatenate([found for found, _ in tables])
-        table = sp.vstack([found for _, found in tables], format="csr")
-        del tables
+            parts = block["data"], block["indices"], block["indptr"]
+            sparse.append((block["rows"], sp.csr_matrix(parts, shape=tuple(block["shape"]))))
+    if sparse:
+        rows = np.concatenate([found for found, _ in sparse])
         order = np.argsort(rows)
-        yield rows[order], encoder.finish(table[order], tick)
+        yield rows[order], encoder.finish(sp.vstack([table for _, table in sparse], format="csr")[order], tick)
+        tick(1.0)

@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from prepare.content import tfidf
 from utils.config.schema import check_value, fill, keys_of, setting
 from utils.errors import UserError, nearest
 
@@ -41,7 +39,7 @@ class EncoderSpec:
     reads: str | None = setting(
         "what the content is, where the encoder knows both", default=None, choices=(TEXT, IMAGE)
     )
-    dim: int = setting("largest number of features", low=1, default=tfidf.DIM)
+    dim: int = setting("largest number of features", low=1, default=384)
     normalize: bool = setting("scale every row to length 1", default=False)
     dtype: str = setting("of the numbers on disk", default="float32", choices=("float32", "float16"))
     batch_size: int = setting("items encoded at a time", low=1, default=64)
@@ -93,76 +91,34 @@ class EncoderSource:
     model: str | None = None
 
 
-class TfIdfEncoder(Encoder):
-    """Hashed TF-IDF and truncated SVD; see tfidf.py."""
-
-    block = 4096
-
-    def __init__(self, spec: EncoderSpec, reads: str) -> None:
-        self.dim = spec.dim
-        self.transform = _terms
-
-    def encode(self, batch: Sequence[Any]) -> sp.csr_matrix:
-        return tfidf.counts(batch)
-
-    def finish(self, table: sp.csr_matrix, tick: Callable[[float], object]) -> NDArray[np.float32]:
-        return tfidf.reduce(tfidf.weighted(table), self.dim, tick)
-
-    def record(self) -> dict[str, Any]:
-        return {
-            "model": f"words and pairs of words, {tfidf.N_TERMS} terms, SVD to {self.dim}",
-            "versions": {"numpy": np.__version__, "scipy": scipy.__version__},
-        }
-
-
-def _terms(text: str) -> NDArray[np.int32]:
-    found = tfidf.terms(text)
-    if not len(found):
-        raise BadContent("no word in it")
-    return found
-
-
-def _neural(name: str) -> Callable[[EncoderSpec, str], Encoder]:
-    """The encoder of neural.py, which is imported only when it is built."""
+def _built_by(module: str, name: str) -> Callable[[EncoderSpec, str], Encoder]:
+    """Builds the encoder of a module, which is imported only then."""
 
     def build(spec: EncoderSpec, reads: str) -> Encoder:
-        encoder: Encoder = getattr(importlib.import_module("prepare.content.neural"), name)(spec, reads)
+        encoder: Encoder = getattr(importlib.import_module(f"prepare.content.{module}"), name)(spec, reads)
         return encoder
 
     return build
 
 
 _PILLOW = ("PIL", "pillow")
+_OF_IMAGES = ("model", "weights", "layer", "pooling", "device")
 ENCODERS: dict[str, EncoderSource] = {
-    "tfidf": EncoderSource((TEXT,), TfIdfEncoder, ("dim",)),
+    "tfidf": EncoderSource((TEXT,), _built_by("tfidf", "TfIdfEncoder"), ("dim",), (("sklearn", "scikit-learn"),)),
     "sentence-transformers": EncoderSource(
-        (TEXT,),
-        _neural("SentenceEncoder"),
-        ("model", "pooling", "device"),
-        (("sentence_transformers", "sentence-transformers"),),
-        "sentence-transformers/all-MiniLM-L6-v2",
+        (TEXT,), _built_by("neural", "SentenceEncoder"), ("model", "pooling", "device"),
+        (("sentence_transformers", "sentence-transformers"),), "sentence-transformers/all-MiniLM-L6-v2",
     ),
     "torchvision": EncoderSource(
-        (IMAGE,),
-        _neural("TorchvisionEncoder"),
-        ("model", "weights", "layer", "pooling", "device"),
-        (("torchvision", "torchvision"), _PILLOW),
+        (IMAGE,), _built_by("neural", "TorchvisionEncoder"), _OF_IMAGES, (("torchvision", "torchvision"), _PILLOW),
         "resnet50",
     ),
-    "timm": EncoderSource(
-        (IMAGE,),
-        _neural("TimmEncoder"),
-        ("model", "weights", "layer", "pooling", "device"),
-        (("timm", "timm"), _PILLOW),
-    ),
+    "timm": EncoderSource((IMAGE,), _built_by("neural", "TimmEncoder"), _OF_IMAGES, (("timm", "timm"), _PILLOW)),
     "clip": EncoderSource(
-        (TEXT, IMAGE),
-        _neural("ClipEncoder"),
-        ("model", "reads", "device"),
-        (("transformers", "transformers"), _PILLOW),
-        "openai/clip-vit-base-patch32",
+        (TEXT, IMAGE), _built_by("neural", "ClipEncoder"), ("model", "reads", "device"),
+        (("transformers", "transformers"), _PILLOW), "openai/clip-vit-base-patch32",
     ),
-}
+}  # fmt: skip
 OF_ALL = ("encoder", "normalize", "dtype", "batch_size", "workers")
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from prepare.lines import NOT_KEPT, Advance, Tally
-from prepare.pipeline import whole_file
+from prepare.lines import NOT_KEPT, Tally
 from utils.data.missing_modalities import mask_path
 from utils.errors import UserError
+from utils.files import atomic_file
 
+Progress = Callable[[float, float], object]
 KEY_BYTES = 10  # an ASIN
 FILLS = ("zero", "mean")
 ROWS = 256  # read at once
@@ -33,7 +35,7 @@ def write_rows(
     """
     present = np.zeros(n_items, dtype=bool)
     total = np.zeros(width, dtype=np.float64)
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         header = {"descr": dtype, "fortran_order": False, "shape": (n_items, width)}
         np.lib.format.write_array_header_1_0(file, header)
         start, size = file.tell(), width * np.dtype(dtype).itemsize
@@ -48,22 +50,38 @@ def write_rows(
             for item in np.flatnonzero(~present).tolist():
                 file.seek(start + item * size)
                 file.write(mean)
-    write_mask(path, present)
+        # The mask comes first, so that features in place are never without theirs.
+        mask = mask_path(path)
+        if present.all():
+            mask.unlink(missing_ok=True)
+        else:
+            with atomic_file(mask) as other:
+                np.lib.format.write_array(other, present, allow_pickle=False)
     return present
 
 
-def write_mask(path: Path, present: NDArray[np.bool_]) -> None:
-    """Writes the mask beside a feature file, or takes it away where nothing is missing."""
-    mask = mask_path(path)
-    if present.all():
-        with contextlib.suppress(FileNotFoundError):
-            mask.unlink()
-        return
-    with whole_file(mask) as file:
-        np.lib.format.write_array(file, present, allow_pickle=False)
-
-
 # image_features_<Category>.b: records of an ASIN and 4096 little-endian float32
+
+
+def count_records(source: Path, accept_truncated: bool, width: int = 4096) -> tuple[int, int]:
+    """How many complete records a file holds, and how many bytes there are beyond them.
+
+    Raises:
+        UserError: if it ends within a record, unless that is accepted.
+    """
+    size = KEY_BYTES + 4 * width
+    try:
+        length = source.stat().st_size
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror})") from None
+    complete, rest = divmod(length, size)
+    if rest and not accept_truncated:
+        raise UserError(
+            f"{source.name}: {length:,} bytes are {complete:,} records of {size:,} bytes ({KEY_BYTES} of ASIN and {width} "
+            f"float32) and {rest:,} bytes more: wrong record size or a file that ends early; download it again, or use its "
+            "complete records with --accept_truncated"
+        )
+    return complete, rest
 
 
 def from_records(
@@ -72,17 +90,18 @@ def from_records(
     target: Path,
     fill: str,
     accept_truncated: bool = False,
-    advance: Advance | None = None,
+    progress: Progress | None = None,
     width: int = 4096,
 ) -> tuple[Tally, NDArray[np.bool_]]:
-    """Writes the rows of the kept items of an image feature file.
+    """Writes the features of the kept items from records of 10 bytes of ASIN and `width` little-endian float32.
 
     Args:
-        source: the file.
+        source: `image_features_<Category>.b`.
         item_of: number of each item by its ASIN.
         target: `image_feat.npy`.
         fill: for items without a record, `zero` or `mean`.
         accept_truncated: take a file that ends within a record.
+        progress: called with the records done and all of them.
         width: values of a record.
 
     Raises:
@@ -90,33 +109,23 @@ def from_records(
     """
     tally = Tally(source.name, "records")
     size = KEY_BYTES + 4 * width
-    try:
-        length = source.stat().st_size
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror})") from None
-    whole, rest = divmod(length, size)
-    if rest and not accept_truncated:
-        raise UserError(
-            f"{source.name}: {length:,} bytes are {whole:,} records of {size:,} bytes ({KEY_BYTES} of ASIN and {width} "
-            f"float32) and {rest:,} bytes more: wrong record size or a file that ends early; fetch it again, or go on "
-            "with the whole records by --accept_truncated"
-        )
-    mask = write_rows(target, len(item_of), width, _records(source, item_of, tally, size, whole, advance), fill)
+    complete, rest = count_records(source, accept_truncated, width)
+    mask = write_rows(target, len(item_of), width, _records(source, item_of, tally, size, complete, progress), fill)
     if rest:
         tally.read += 1
-        tally.drop("cut off at the end of the file", whole + 1, f"{rest:,} of {size:,} bytes")
+        tally.drop("cut off at the end of the file", complete + 1, f"{rest:,} of {size:,} bytes")
     return tally, mask
 
 
 def _records(
-    source: Path, item_of: Mapping[str, int], tally: Tally, size: int, whole: int, advance: Advance | None
+    source: Path, item_of: Mapping[str, int], tally: Tally, size: int, complete: int, progress: Progress | None
 ) -> Iterable[tuple[int, NDArray[np.float32]]]:
     seen: set[int] = set()
     bad = 0
     try:
         with open(source, "rb") as file:
-            for first in range(0, whole, ROWS):
-                n = min(ROWS, whole - first)
+            for first in range(0, complete, ROWS):
+                n = min(ROWS, complete - first)
                 block = file.read(n * size)
                 for place in range(n):
                     record = block[place * size : (place + 1) * size]
@@ -141,14 +150,14 @@ def _records(
                     seen.add(item)
                     tally.kept += 1
                     yield item, row
-                if advance:
-                    advance(first + n, whole)
+                if progress:
+                    progress(first + n, complete)
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror})") from None
-    if bad > MAX_BAD * whole:
+    if bad > MAX_BAD * complete:
         entry = tally.dropped["without an ASIN at the start"]
         raise UserError(
-            f"{source.name}: {bad:,} of {whole:,} records of {size:,} bytes do not begin with an ASIN (first: record "
+            f"{source.name}: {bad:,} of {complete:,} records of {size:,} bytes do not begin with an ASIN (first: record "
             f"{entry['first']:,}): wrong record size or a damaged file; expected {KEY_BYTES} bytes of ASIN and "
             f"{(size - KEY_BYTES) // 4} little-endian float32 each"
         )
@@ -157,41 +166,58 @@ def _records(
 # A user's own matrix
 
 
+def read_ids(path: Path) -> list[str]:
+    """The ids in a file, one a line."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a list of ids, one a line ({error})") from None
+
+
+def open_matrix(source: Path, n_ids: int | None = None) -> NDArray[Any]:
+    """A matrix of numbers [rows, F] from a .npy file (not read into memory) or a tensor in a .pt file.
+
+    Raises:
+        UserError: if it is something else, or has another number of rows than there are ids.
+    """
+    try:
+        if source.suffix in (".pt", ".pth"):
+            content = torch.load(source, map_location="cpu", weights_only=True)
+            matrix = content.detach().numpy() if isinstance(content, torch.Tensor) else content
+        else:
+            matrix = np.load(source, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        objects = "Python objects" in str(error) or "allow_pickle" in str(error)
+        reason = "it holds Python objects" if objects else str(error).partition("\n")[0]
+        raise UserError(f"{source.name}: not a numeric array: {reason}") from None
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.shape[1] == 0 or matrix.dtype.kind not in "fiu":
+        what = f"{matrix.dtype} {list(matrix.shape)}" if isinstance(matrix, np.ndarray) else type(matrix).__name__
+        raise UserError(f"{source.name}: expected numbers of shape [items, features], got {what}")
+    if n_ids is not None and n_ids != len(matrix):
+        raise UserError(f"{source.name}: {len(matrix):,} rows, but {n_ids:,} ids were given for them")
+    return matrix
+
+
 def from_matrix(
     source: Path,
     row_ids: Sequence[str] | None,
     item_of: Mapping[str, int],
     target: Path,
     fill: str,
-    advance: Advance | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Tally, NDArray[np.bool_]]:
-    """Writes the rows of the kept items of a .npy matrix [rows, F].
+    """Writes the rows of the kept items of a matrix [rows, F], as float32; float16 stays.
 
     Args:
-        source: the matrix, of floats or integers; written as float32, float16 stays.
+        source: see `open_matrix`.
         row_ids: original item id of each row; None: row = item id.
         item_of: number of each item by its original id.
         target: `NAME_feat.npy`.
         fill: for items without a row, `zero` or `mean`.
-
-    Raises:
-        UserError: if it is no such matrix, or has another number of rows than there are ids.
+        progress: called with the rows done and all of them.
     """
     tally = Tally(source.name, "rows")
-    try:
-        matrix = np.load(source, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = (
-            "it holds Python objects"
-            if "Python objects" in str(error) or "allow_pickle" in str(error)
-            else str(error).partition("\n")[0]
-        )
-        raise UserError(f"{source.name}: not a numeric .npy array: {reason}") from None
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.shape[1] == 0 or matrix.dtype.kind not in "fiu":
-        what = f"{matrix.dtype} {list(matrix.shape)}" if isinstance(matrix, np.ndarray) else "an archive"
-        raise UserError(f"{source.name}: expected numbers of shape [items, features], got {what}")
-    if row_ids is not None and len(row_ids) != len(matrix):
-        raise UserError(f"{source.name}: {len(matrix):,} rows, but {len(row_ids):,} ids were given for them")
+    matrix = open_matrix(source, None if row_ids is None else len(row_ids))
     names = row_ids if row_ids is not None else [str(row) for row in range(len(matrix))]
 
     def rows() -> Iterable[tuple[int, NDArray[Any]]]:
@@ -212,8 +238,8 @@ def from_matrix(
                     yield item, row
                 else:
                     tally.drop("with NaN or infinite values", place + 1, name)
-            if advance and place % 1000 == 0:
-                advance(place, len(names))
+            if progress and place % 1000 == 0:
+                progress(place, len(names))
 
     dtype = "<f2" if matrix.dtype == np.float16 else "<f4"
     return tally, write_rows(target, len(item_of), matrix.shape[1], rows(), fill, dtype)

@@ -58,19 +58,16 @@ class ModuleEncoder(Encoder):
             if layer not in named:
                 first = ", ".join(list(dict.fromkeys(name.partition(".")[0] for name in named if name)))
                 raise UserError(f"layer: no module '{layer}'{nearest(layer, named)}; the model starts with {first}")
-            named[layer].register_forward_hook(self._catch_output)
+            named[layer].register_forward_hook(self._catch)
         elif not whole:
             linear = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
             if not linear:
                 raise UserError("layer: the model has no linear layer at its end; name the layer whose output to take")
             self.layer = f"input of {linear[-1][0]}"
-            linear[-1][1].register_forward_pre_hook(self._catch_input)
+            linear[-1][1].register_forward_pre_hook(self._catch)
 
-    def _catch_output(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.caught = output
-
-    def _catch_input(self, module: nn.Module, inputs: Any) -> None:
-        self.caught = inputs[0]
+    def _catch(self, module: nn.Module, inputs: Any, output: Any = None) -> None:
+        self.caught = inputs[0] if output is None else output
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[Any]) -> NDArray[np.float32]:

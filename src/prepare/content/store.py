@@ -13,11 +13,9 @@ import hashlib
 import os
 import re
 import struct
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import lmdb
 
@@ -25,30 +23,11 @@ from utils.errors import UserError
 from utils.files import TEMPORARY
 
 FILE = "content.lmdb"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 HEADER = struct.Struct("<B32sQI")  # version, SHA-256 of the content, its length in bytes, bytes of the id before it
 VERSION = 1
 LONGEST_KEY = 511  # of LMDB
-LEAST_MAP, BATCH_BYTES, BATCH_ROWS = 2**24, 2**26, 4096
+SMALLEST_MAP, BATCH_BYTES, BATCH_ROWS = 2**24, 2**26, 4096
 PLAIN, HASHED = b"=", b"#"  # what a key holds behind its kind: the id or its hash
-
-
-@dataclass
-class StoreReport:
-    """What became of the rows given to `put_many`: they add up to `rows`."""
-
-    rows: int = 0
-    added: int = 0
-    unchanged: int = 0
-    replaced: int = 0
-    bytes: int = 0
-
-    def line(self, kind: str) -> str:
-        """The numbers in words."""
-        return (
-            f"{kind}: {self.rows:,} rows ({self.bytes:,} bytes): {self.added:,} added, {self.unchanged:,} unchanged, "
-            f"{self.replaced:,} replaced"
-        )
 
 
 class ContentStore:
@@ -74,7 +53,7 @@ class ContentStore:
         lock = _locked(path, write)
         try:
             # LMDB maps at least what is in use, so that a reader needs no size of its own.
-            size = max(LEAST_MAP, 2 * os.fstat(lock.fileno()).st_size) if write else LEAST_MAP
+            size = max(SMALLEST_MAP, 2 * os.fstat(lock.fileno()).st_size) if write else SMALLEST_MAP
             environment = lmdb.open(
                 str(path), subdir=False, readonly=not write, lock=False, map_size=size, create=write, readahead=False
             )
@@ -82,13 +61,15 @@ class ContentStore:
             lock.close()
             if "already open" in str(error):
                 raise UserError(f"{path}: this process has it open already; close it first") from None
-            raise UserError(f"{path}: not a content store ({_reason(error)}); delete it and prepare anew") from None
+            raise UserError(
+                f"{path}: not a content store ({_reason(error)}); delete it and run prepare again"
+            ) from None
         needed = _bytes_in_use(environment)
         if (there := os.fstat(lock.fileno()).st_size) < needed:
             # To read beyond the end of a mapped file would end the process.
             environment.close()
             lock.close()
-            raise UserError(f"{path}: cut short ({there:,} of {needed:,} bytes); delete it and prepare anew")
+            raise UserError(f"{path}: cut short ({there:,} of {needed:,} bytes); delete it and run prepare again")
         return cls(path, write, environment, lock)
 
     def close(self) -> None:
@@ -105,39 +86,37 @@ class ContentStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def put_many(self, kind: str, rows: Iterable[tuple[str, bytes]]) -> StoreReport:
-        """Writes (id, content) rows in batches, each one transaction; what is there already with the same hash stays.
+    def put_many(self, kind: str, rows: Iterable[tuple[str, bytes]]) -> int:
+        """Writes (id, content) rows in batches, each one transaction; what is there with the same hash stays.
+
+        Returns:
+            the number of rows.
 
         Raises:
             UserError: if the file is open for reading only, or the disk is full.
         """
         if not self.write:
             raise UserError(f"{self.path}: open for reading only")
-        report = StoreReport()
         batch: list[tuple[str, bytes]] = []
-        size = 0
+        size = done = 0
         for row in rows:
             batch.append(row)
             size += len(row[1])
             if size >= BATCH_BYTES or len(batch) >= BATCH_ROWS:
-                self._put(kind, batch, report)
+                done += self._put(kind, batch)
                 batch, size = [], 0
-        self._put(kind, batch, report)
-        return report
+        return done + self._put(kind, batch)
 
-    def _put(self, kind: str, batch: Sequence[tuple[str, bytes]], report: StoreReport) -> None:
+    def _put(self, kind: str, batch: Sequence[tuple[str, bytes]]) -> int:
         # Each key once, since a page that is written and freed in one transaction may never reach the file.
         records = {key_of(kind, name): _value(kind, name, content) for name, content in batch}
         while True:
-            counts = {"added": 0, "unchanged": 0, "replaced": len(batch) - len(records)}
             try:
                 with self._environment.begin(write=True, buffers=True) as transaction:
                     for key, value in records.items():
                         before = transaction.get(key)
-                        # Version, hash, length and id stand in front.
-                        same = before is not None and before[: HEADER.size] == value[: HEADER.size]
-                        counts["unchanged" if same else "added" if before is None else "replaced"] += 1
-                        if not same:
+                        # Version, hash, length and id come first.
+                        if before is None or before[: HEADER.size] != value[: HEADER.size]:
                             transaction.put(key, value)
                 break
             except lmdb.MapFullError:
@@ -145,10 +124,7 @@ class ContentStore:
             except lmdb.Error as error:
                 raise UserError(f"{self.path}: cannot be written ({_reason(error)})") from None
         self._fill()
-        report.rows += len(batch)
-        report.bytes += sum(len(content) for _, content in batch)
-        for name, count in counts.items():
-            setattr(report, name, getattr(report, name) + count)
+        return len(batch)
 
     def _fill(self) -> None:
         """Makes the file as long as LMDB counts it: free pages at its end are counted but need not be written."""
@@ -157,18 +133,23 @@ class ContentStore:
 
     def get(self, kind: str, name: str) -> memoryview | None:
         """The content of an item, or None. From a reader it is the mapped file itself, not a copy, until `close`."""
-        record = self._record(key_of(kind, name))
-        return None if record is None else _Record(record).content
+        record = self._record(kind, name)
+        return record.content if record else None
 
     def digest(self, kind: str, name: str) -> bytes | None:
         """SHA-256 of an item's content as the header has it (32 bytes), or None."""
-        record = self._record(key_of(kind, name))
-        return None if record is None else _Record(record).digest
+        record = self._record(kind, name)
+        return record.digest if record else None
 
     def size(self, kind: str, name: str) -> int:
         """Length of an item's content in bytes; 0 where there is none."""
-        record = self._record(key_of(kind, name))
-        return 0 if record is None else len(_Record(record).content)
+        record = self._record(kind, name)
+        return len(record.content) if record else 0
+
+    def summary(self) -> str:
+        """What the file holds, in a line."""
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds().items()) or "nothing"
+        return f"{self.path}: {counts}; {self.path.stat().st_size:,} bytes"
 
     def kinds(self) -> dict[str, int]:
         """The kinds of content and how many items have it."""
@@ -184,7 +165,7 @@ class ContentStore:
 
     def count(self, kind: str) -> int:
         """How many items have content of a kind."""
-        return sum(1 for _ in self._records(_prefix(kind)))
+        return self.kinds().get(kind, 0)
 
     def verify(self) -> list[str]:
         """Recomputes every hash; returns a line for each record that is not what was written."""
@@ -203,13 +184,14 @@ class ContentStore:
             self._reading = self._environment.begin(buffers=True)
         return self._reading
 
-    def _record(self, key: bytes) -> memoryview | None:
-        if not self.write:
+    def _record(self, kind: str, name: str) -> _Record | None:
+        key = key_of(kind, name)
+        if self.write:
+            with self._environment.begin() as transaction:
+                found: bytes | memoryview | None = transaction.get(key)
+        else:
             found = self._transaction().get(key)
-            return None if found is None else memoryview(found)
-        with self._environment.begin() as transaction:
-            found = transaction.get(key)
-        return None if found is None else memoryview(found)
+        return None if found is None else _Record(memoryview(found))
 
     def _records(self, prefix: bytes) -> Iterator[tuple[bytes, memoryview]]:
         """Keys and values in order of the keys, from the first that starts with `prefix` on while they do."""
@@ -249,14 +231,14 @@ def compact(path: Path) -> tuple[int, int]:
 
 
 def _copy(store: ContentStore, target: Path) -> None:
-    size = LEAST_MAP + 2 * sum(len(value) + LONGEST_KEY for _, value in store._records(b""))
+    size = SMALLEST_MAP + 2 * sum(len(value) + LONGEST_KEY for _, value in store._records(b""))
     with lmdb.open(str(target), subdir=False, lock=False, map_size=_whole_pages(size)) as environment:
         transaction = environment.begin(write=True)
         written = 0
         try:
             for key, value in store._records(b""):
                 if problem := _Record(value).problem(key):
-                    raise UserError(f"{store.path}: {problem}; delete the file and prepare anew")
+                    raise UserError(f"{store.path}: {problem}; delete the file and run prepare again")
                 transaction.put(key, value, append=True)
                 written += len(value)
                 if written >= BATCH_BYTES:
@@ -346,7 +328,9 @@ def _locked(path: Path, write: bool) -> IO[bytes]:
             file = open(path, "ab" if write else "rb")  # noqa: SIM115 (held until closed)
         except FileNotFoundError:
             what = (
-                f"no folder {path.parent} to make it in" if write else "no such file; `prepare` makes it of raw content"
+                f"no folder {path.parent} to make it in"
+                if write
+                else "no such file; `prepare` makes it from raw content"
             )
             raise UserError(f"content store {path}: {what}") from None
         except OSError as error:
@@ -374,53 +358,3 @@ def _bytes_in_use(environment: lmdb.Environment) -> int:
 
 def _reason(error: lmdb.Error) -> str:
     return str(error).rpartition(": ")[2].partition("\n")[0]
-
-
-# Files of images
-
-
-def image_files(folder: Path, ids: Sequence[str]) -> tuple[dict[str, Path], list[str], list[str]]:
-    """The image file of each item, whose name without its extension is the item's id; ids without, files of no item.
-
-    Raises:
-        UserError: if the folder cannot be read, or two files are the image of one item.
-    """
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    except OSError as error:
-        raise UserError(f"{folder}: no folder of images ({error.strerror}); expected files named ITEM.jpg") from None
-    by_stem: dict[str, list[Path]] = {}
-    for path in paths:
-        by_stem.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
-    found: dict[str, Path] = {}
-    missing = []
-    used: set[str] = set()
-    for name in ids:
-        stem = unicodedata.normalize("NFC", name)
-        files = by_stem.get(stem, [])
-        used.add(stem)
-        if len(files) > 1:
-            raise UserError(
-                f"{folder}: {files[0].name} and {files[1].name} are both the image of item {name}; keep one"
-            )
-        if files:
-            found[name] = files[0]
-        else:
-            missing.append(name)
-    return found, missing, [path.name for stem, files in by_stem.items() if stem not in used for path in files]
-
-
-def file_rows(files: dict[str, Path], unreadable: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
-    """Rows for `put_many` from files, one at a time; those that cannot be read go to `unreadable` with the reason."""
-    for name, path in files.items():
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            unreadable.append((name, f"{path.name}: {error.strerror}"))
-            continue
-        yield name, content
-
-
-def description(store: ContentStore) -> dict[str, Any]:
-    """Kinds and numbers of items, for a manifest."""
-    return {"file": store.path.name, "format": VERSION, "items": store.kinds()}

@@ -145,7 +145,7 @@ def read_mmrec(source: Path) -> Table:
         Request(["convert"], [name], {"data_path": [str(folder.absolute().parent)]}), {"convert": None}
     )
     path = source if source.is_file() else folder / (config["inter_file_name"] or f"{name}.inter")
-    rows = _read_rows(_there(path), config["field_separator"])
+    rows = _read_rows(_existing(path), config["field_separator"])
     names = [config[key] for key in ("user_id_field", "item_id_field", "split_field")]
     missing = [column for column in names if column not in rows.columns]
     if missing:
@@ -160,7 +160,7 @@ def read_recbole(source: Path) -> Table:
     """Atomic files: one .inter with a column of splits, or one for each split."""
     if source.is_file():
         return _read_one(source, "\t")
-    files = {path.name: path for path in sorted(_there(source).glob("*.inter"))}
+    files = {path.name: path for path in sorted(_existing(source).glob("*.inter"))}
     found = [{n.removesuffix(f".{split}.inter"): p for n, p in files.items() if n.endswith(f".{split}.inter")}
              for split in SPLITS]  # fmt: skip
     names = set(found[0]) & set(found[1]) & set(found[2])
@@ -176,7 +176,7 @@ def read_recbole(source: Path) -> Table:
 
 
 def _read_one(path: Path, separator: str) -> Table:
-    rows = _read_rows(_there(path), separator)
+    rows = _read_rows(_existing(path), separator)
     return _table(rows, path, None, (_column(rows, "user", path), _column(rows, "item", path)))
 
 
@@ -207,42 +207,38 @@ def read_csv(source: Path) -> Table:
 
 def read_mmssl(source: Path) -> Table:
     """The dictionaries or sparse matrices of LATTICE and MMSSL; where both are there they must agree."""
-    folder = _there(source)
+    folder = _existing(source)
     if not any((folder / name).is_file() for name in ("train.json", "train_mat", "train_mat.pkl")):
         folder = folder / "5-core" if (folder / "5-core").is_dir() else folder  # where LATTICE keeps them
-    pairs = []
-    for name in MMSSL_NAMES:
-        of_json = _pairs_of_json(folder / f"{name}.json")
-        of_matrix = _pairs_of_matrix(next((p for p in _matrix_paths(folder, name) if p.is_file()), None))
-        if of_json is not None and of_matrix is not None:
-            differ = set(map(tuple, of_json.tolist())) ^ set(map(tuple, of_matrix.tolist()))
-            if differ:
-                user, item = min(differ)
-                raise UserError(
-                    f"{name}.json and {name}_mat differ in {len(differ):,} interactions (first: user {user}, item {item}); "
-                    "take away the one that is not right"
-                )
-        rows = of_json if of_json is not None else of_matrix
-        if rows is None:
-            raise UserError(f"{folder}: no {name}.json and no {name}_mat; there is {_listing(folder)}")
-        pairs.append(rows)
-    together = np.concatenate(pairs)
-    if not len(together):
+    splits = [_mmssl_split(folder, name) for name in MMSSL_NAMES]
+    pairs = np.concatenate(splits)
+    if not len(pairs):
         raise UserError(f"{folder}: no interactions in any of the three splits")
-    labels = np.repeat(np.arange(3, dtype=np.int8), [len(rows) for rows in pairs])
+    labels = np.repeat(np.arange(3, dtype=np.int8), [len(rows) for rows in splits])
     home = folder if any(folder.glob("*_feat.npy")) else source
-    users, items = (together[:, column].astype(str).tolist() for column in (0, 1))
+    users, items = (pairs[:, column].astype(str).tolist() for column in (0, 1))
     return Table(users, items, labels, {}, home, kept=True, split_up=True)
 
 
-def _matrix_paths(folder: Path, name: str) -> list[Path]:
-    return [folder / f"{name}_mat", folder / f"{name}_mat.pkl"]
+def _mmssl_split(folder: Path, name: str) -> NDArray[np.int64]:
+    """Users and items [E, 2] of one split."""
+    found = [_pairs_of_json(path) for path in [folder / f"{name}.json"] if path.is_file()]
+    found += [_pairs_of_matrix(path) for path in (folder / f"{name}_mat", folder / f"{name}_mat.pkl") if path.is_file()]
+    if not found:
+        listing = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
+        raise UserError(f"{folder}: no {name}.json and no {name}_mat; there is {listing}")
+    differ = set(map(tuple, found[0].tolist())) ^ set(map(tuple, found[-1].tolist()))
+    if differ:
+        user, item = min(differ)
+        raise UserError(
+            f"{name}.json and {name}_mat differ in {len(differ):,} interactions (first: user {user}, item {item}); remove "
+            "the one that is not right"
+        )
+    return found[0]
 
 
-def _pairs_of_json(path: Path) -> NDArray[np.int64] | None:
-    """Users and items [E, 2] of a dictionary of lists; None: no such file."""
-    if not path.is_file():
-        return None
+def _pairs_of_json(path: Path) -> NDArray[np.int64]:
+    """Users and items [E, 2] of a dictionary of lists."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -251,17 +247,15 @@ def _pairs_of_json(path: Path) -> NDArray[np.int64] | None:
         raise UserError(f"{path.name}: expected an object of users and lists of items, got {type(content).__name__}")
     rows = []
     for user, items in content.items():
-        whole = isinstance(items, list) and all(type(item) is int and 0 <= item < 2**31 for item in items)
-        if not whole or not re.fullmatch(r"0|[1-9]\d{0,9}", user):
+        numbers = isinstance(items, list) and all(type(item) is int and 0 <= item < 2**31 for item in items)
+        if not numbers or not re.fullmatch(r"0|[1-9]\d{0,9}", user):
             raise UserError(f"{path.name}: user {user!r}: expected a number and a list of numbers from 0 up")
         rows += [(int(user), item) for item in items]
     return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
 
-def _pairs_of_matrix(path: Path | None) -> NDArray[np.int64] | None:
-    """Users and items [E, 2] of a pickled sparse matrix, one row for each entry that is not 0; None: no such file."""
-    if path is None:
-        return None
+def _pairs_of_matrix(path: Path) -> NDArray[np.int64]:
+    """Users and items [E, 2] of a pickled sparse matrix, one row for each entry that is not 0."""
     matrix = load_pickle(path)
     if not sp.issparse(matrix):
         raise UserError(f"{path.name}: expected a sparse matrix, got {type(matrix).__name__}")
@@ -272,14 +266,10 @@ def _pairs_of_matrix(path: Path | None) -> NDArray[np.int64] | None:
     return np.stack([matrix.row, matrix.col], axis=1).astype(np.int64)
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"convert: there is no {path}")
     return path
-
-
-def _listing(folder: Path) -> str:
-    return ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
 
 
 # Writers: file names and contents, the one that makes it a data set last

@@ -1,4 +1,4 @@
-"""Raw files in the formats of the public Amazon sets (2014, 2023) and of people's own tables, of any size.
+"""What generated raw files hold: the options, and the interactions drawn for them.
 
 Interactions come from the planted model of utils/data/synthetic.py, so that there is something to learn. Around this core,
 of which every user and item has at least five, lie ratings that the 5-core takes away, in two rounds. Defects are planted in
@@ -8,20 +8,19 @@ counted numbers; what was planted is returned and written to `generated.json`.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prepare.options import CheckedOptions
+from utils.config.schema import setting
 from utils.data.synthetic import Truth, generate
 from utils.data.synthetic_spec import SIZES as SETS
 from utils.data.synthetic_spec import SyntheticSpec
-from utils.errors import UserError, nearest
+from utils.errors import UserError
 
 CORE = 5  # interactions that every user and item of the core has
 MANY_ITEMS = 2000
@@ -30,82 +29,53 @@ DAY = 86_400
 FIRST_DAY, LAST_DAY = 11_688, 16_273  # 1 January 2002 to 22 July 2014, as Amazon's reviews have it, in days since 1970
 EXTRA_COUNTS = (0.70, 0.17, 0.08, 0.05)  # shares of users outside the core with 1, 2, 3, 4 ratings
 CUTTABLE = ("reviews", "meta", "images")
-SOURCES = ("amazon2014", "amazon2023", "own")
-LOWEST = {"users": 10, "items": 10, "image_width": 1}  # of all other counts: 0
+
+
+def _count(help: str, default: int, low: int = 0) -> Any:
+    return setting(help, default=default, low=low)
 
 
 @dataclass(frozen=True)
-class RawSpec:
-    """What to generate.
+class RawSpec(CheckedOptions):
+    """What to generate; the counts of users, items and interactions are those of the 5-core."""
 
-    Args:
-        category: in the files' names, as in ratings_Baby.csv.
-        users: of the 5-core.
-        items: of the 5-core.
-        interactions: of the 5-core, at least 6 for each item and 5 for each user.
-        extra_ratings: ratings outside the 5-core.
-        extra_items: items outside the 5-core.
-        extra_images: of these, how many have image features.
-        image_width: floats of an image feature; the published files have 4096.
-        image_files: whether images/ITEM.png is written, 1 or 0; own data always has them.
-        image_base: what the images' addresses begin with.
-        malformed: lines in each text file that cannot be read.
-        duplicated: reviews that stand twice, every other one with another rating and a later time.
-        missing_metadata: items of the core that have no line of metadata.
-        empty_text: items of the core whose metadata holds no text.
-        non_utf8: lines of metadata, and as many of reviews, that are not UTF-8.
-        missing_images: items of the core without image features, address or file.
-        broken_images: items of the core whose image features hold NaN, or whose file is no image.
-        cut: which files break off: of reviews, meta (compressed) and images (in the middle of a record).
-        seed: of all draws.
-    """
+    command: ClassVar[str] = "generate_raw"
 
-    category: str = "Baby"
-    users: int = 1200
-    items: int = 500
-    interactions: int = 14_400
-    extra_ratings: int = 6_000
-    extra_items: int = 900
-    extra_images: int = 20
-    image_width: int = 4096
-    image_files: int = 0
-    image_base: str = "https://images.invalid/"
-    malformed: int = 0
-    duplicated: int = 0
-    missing_metadata: int = 0
-    empty_text: int = 0
-    non_utf8: int = 0
-    missing_images: int = 0
-    broken_images: int = 0
-    cut: tuple[str, ...] = ()
-    seed: int = 0
+    category: str = setting("in the files' names, as in ratings_Baby.csv", default="Baby")
+    users: int = _count("of the 5-core", 1200, 10)
+    items: int = _count("of the 5-core", 500, 10)
+    interactions: int = _count("of the 5-core, at least 6 for each item and 5 for each user", 14_400)
+    extra_ratings: int = _count("ratings outside the 5-core", 6_000)
+    extra_items: int = _count("items outside the 5-core", 900)
+    extra_images: int = _count("items outside the 5-core that have image features", 20)
+    image_width: int = _count("floats of an image feature; the published files have 4096", 4096, 1)
+    image_files: int = _count("1: write images/ITEM.png as well; own data and MicroLens always have images", 0)
+    image_base: str = setting("beginning of the images' addresses", default="https://images.invalid/")
+    malformed: int = _count("lines in each text file that cannot be read", 0)
+    duplicated: int = _count("reviews that occur twice, every other one with another rating and a later time", 0)
+    missing_metadata: int = _count("items of the core that have no line of metadata", 0)
+    empty_text: int = _count("items of the core whose metadata hold no text", 0)
+    non_utf8: int = _count("lines of metadata, and as many of reviews, that are not UTF-8", 0)
+    missing_images: int = _count("items of the core without image features, address or file", 0)
+    broken_images: int = _count("items of the core whose image features hold NaN, or whose file is no image", 0)
+    cut: list[str] | None = setting("files that end early", default=None, choices=CUTTABLE)
+    seed: int = _count("of all draws", 0)
 
-    def __post_init__(self) -> None:
+    def contradictions(self) -> list[str]:
         wrong = []
-        for entry in dataclasses.fields(self):
-            value, low = getattr(self, entry.name), LOWEST.get(entry.name, 0)
-            if entry.type == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-                wrong.append(f"{entry.name}: expected a whole number of at least {low}, got {value!r}")
-        if not isinstance(self.category, str) or not re.fullmatch(r"\w+", self.category, re.ASCII):
-            wrong.append(f"category: expected letters, digits and _, got {self.category!r}")
-        wrong += [
-            f"cut: there is no '{name}'{nearest(str(name), CUTTABLE)}" for name in self.cut if name not in CUTTABLE
-        ]
-        wrong = wrong or self._contradictions()
-        if wrong:
-            raise UserError(*(f"generate_raw: {line}" for line in wrong))
-
-    def _contradictions(self) -> list[str]:
-        wrong = []
+        if not re.fullmatch(r"[\w-]+", self.category, re.ASCII):
+            wrong.append(f"generate_raw: --category: expected letters, digits, _ and -, got {self.category!r}")
         low, high = max(CORE * self.users, (CORE + 1) * self.items), self.users * (self.items - 1) // 2
         if not low <= self.interactions <= high:
-            wrong.append(f"interactions: expected {low:,} to {high:,} by users and items, got {self.interactions:,}")
+            wrong.append(
+                f"generate_raw: --interactions: expected {low:,} to {high:,} by users and items, got {self.interactions:,}"
+            )
         of_meta = self.missing_metadata + self.empty_text + self.non_utf8
         for what, n in (("defects of metadata", of_meta), ("of images", self.missing_images + self.broken_images)):
             if n > self.items:
-                wrong.append(f"{what}: {n:,} for {self.items:,} items; expected no more than items")
+                wrong.append(f"generate_raw: {what}: {n:,} for {self.items:,} items; expected no more than items")
         if max(self.duplicated, self.non_utf8) > self.interactions:
-            wrong.append("duplicated and non_utf8: expected no more than interactions")
+            wrong.append("generate_raw: --duplicated, --non_utf8: expected no more than interactions")
         return wrong
 
 
@@ -255,83 +225,3 @@ def _around(spec: RawSpec, truth: Truth, random: np.random.Generator) -> tuple[N
         if not again.any():
             return spec.users + users, items
         items[again] = random.integers(0, spec.items, int(again.sum()))
-
-
-def write_raw(spec: RawSpec, folder: Path, source: str = "amazon2014") -> dict[str, Any]:
-    """Writes the files of a source into a folder, and what was planted to `generated.json` as its last.
-
-    Args:
-        spec: what to generate.
-        folder: where to; made if it is not there.
-        source: amazon2014, amazon2023 or own.
-
-    Returns:
-        What is in generated.json: by file name its lines and how many of which kind, the sizes of the 5-core, the spec.
-
-    Raises:
-        UserError: if the folder already holds generated.json or cannot be written.
-    """
-    from prepare.pipeline import make_place
-    from prepare.synthetic_raw import raw_formats
-    from utils.files import write_json
-
-    if (folder / "generated.json").exists():
-        raise UserError(f"generate_raw: {folder} holds generated files already: delete it or choose another folder")
-    make_place(folder, "DIR")
-    writers: dict[str, Callable[[RawSpec, Drawn, Path], dict[str, Any]]] = {
-        "amazon2014": raw_formats.write_amazon_2014,
-        "amazon2023": raw_formats.write_amazon_2023,
-        "own": raw_formats.write_own,
-    }
-    drawn = draw(spec)
-    record = {
-        "source": source,
-        "core": {"users": spec.users, "items": spec.items, "interactions": spec.interactions},
-        "interactions": len(drawn.users),
-        "files": writers[source](spec, drawn, folder),
-        "spec": dataclasses.asdict(spec),
-    }
-    write_json(folder / "generated.json", record)
-    return dict(json.loads(json.dumps(record)))
-
-
-def raw_command(arguments: list[str]) -> int:
-    """The command `generate_raw`; returns the exit code."""
-    from cli.words import take_apart
-    from utils.config.yaml_files import parse_yaml
-
-    usage = f"generate_raw DIR [--source {'|'.join(SOURCES)}] [--size {'|'.join(SIZES)}] [--KEY VALUE ...]"
-    fields = {entry.name: entry for entry in dataclasses.fields(RawSpec)}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: main.py {usage}\n\nkeys (value of the size small in brackets):")
-        helps = dict(re.findall(r"^ +(\w+): (.+)$", RawSpec.__doc__ or "", re.MULTILINE))
-        for name in fields:
-            print(f"  --{name} [{getattr(SIZES['small'], name)}]\n        {helps[name]}")
-        return 0
-    if arguments[0].startswith("-"):
-        raise UserError(f"generate_raw: the folder is missing; usage: {usage}")
-    words = take_apart(arguments[1:], ())
-    known = [*fields, "source", "size"]
-    problems = [f"generate_raw: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known]
-    size, source = words.one("size", "small") or "", words.one("source", SOURCES[0]) or ""
-    for what, value, choices in (("size", size, list(SIZES)), ("source", source, list(SOURCES))):
-        if value not in choices:
-            problems.append(f"generate_raw: --{what}: expected {', '.join(choices)}, got '{value}'")
-    if problems:
-        raise UserError(*problems)
-    values: dict[str, Any] = {}
-    for name in (name for name in words.options if name in fields):
-        if name == "cut":
-            values[name] = tuple(words.options[name])
-        elif fields[name].type == "str":
-            values[name] = words.one(name)
-        else:
-            values[name] = parse_yaml(words.one(name) or "", f"--{name}")
-    folder = Path(arguments[0]).expanduser()
-    record = write_raw(dataclasses.replace(SIZES[size], **values), folder, source)
-    for name, counts in record["files"].items():
-        print(f"{name}: " + ", ".join(f"{key} {value:,}" for key, value in counts.items()))
-    print(
-        f"written to {folder}; what the 5-core must find: " + ", ".join(f"{n:,} {k}" for k, n in record["core"].items())
-    )
-    return 0

@@ -1,4 +1,4 @@
-"""Texts of generated items: what an item's hidden signs sound like, so that a text encoder can hear them."""
+"""Texts of generated items, whose words follow the item's hidden attributes, so that a text encoder can find these."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BRANDS = (
 
 
 def word(attribute: int, sign: int, choice: int) -> str:
-    """One of the three words that an attribute's sign is heard as."""
+    """One of the three words that an attribute's sign stands for."""
     pair = PAIRS[attribute % len(PAIRS)]
     again = attribute // len(PAIRS)
     return pair[0 if sign > 0 else 1][choice % 3] + (str(again) if again else "")
@@ -66,13 +66,13 @@ def item_text(signs: NDArray[np.int8], random: np.random.Generator, category: st
     """
     order, choices = random.permutation(len(signs)), random.integers(0, 3, (2, len(signs)))
     named = [word(int(k), int(signs[k]), int(choices[0, k])) for k in order]
-    told = [word(int(k), int(signs[k]), int(choices[1, k])) for k in order[::-1]]
+    described = [word(int(k), int(signs[k]), int(choices[1, k])) for k in order[::-1]]
     brand = "" if random.random() < 0.1 else BRANDS[int(random.integers(len(BRANDS)))]
     return {
         "title": " ".join([*(w.capitalize() for w in named[:6]), f"Item {random.integers(100, 999)}"]),
         "brand": brand,
         "categories": [category.replace("_", " "), *(w.capitalize() for w in named[:2])],
-        "description": f'It\'s {_listed(told[:8])}. Made to be {_listed(told[8:])}, "as it should be".',
+        "description": f'It\'s {_listed(described[:8])}. Made to be {_listed(described[8:])}, "as it should be".',
     }
 
 

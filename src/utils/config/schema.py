@@ -61,6 +61,11 @@ class Key:
         return str in _options(self.type) or list[str] in _options(self.type)
 
     @property
+    def is_mapping(self) -> bool:
+        """Whether the value is a mapping and nothing else."""
+        return dict in self.kinds and str not in self.kinds
+
+    @property
     def kinds(self) -> tuple[Any, ...]:
         """The types that the value may have; of a list that of its entries, of a mapping `dict`."""
         found = []

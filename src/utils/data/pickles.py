@@ -1,7 +1,7 @@
 """Pickles of arrays, sparse matrices and plain containers, read without running anything that they name.
 
-Every name in a pickle is looked up in a table of stand-ins of this module; a name that is not there is refused on the spot.
-What a pickle builds from stand-ins is inert, and is turned into arrays and matrices, with checks, after it was read.
+Every name in a pickle is looked up in a table of stand-ins; a name that is not there is refused at once. What a pickle
+builds from stand-ins is inert, and is turned into arrays and matrices, with checks, after it was read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from utils.errors import UserError
 
 READ = "numbers, texts, containers, NumPy arrays and SciPy sparse matrices (csr, csc, coo)"
+NUMBERS = r"[<>=|](b1|[iu][1248]|f(2|4|8|16)|c(8|16)|[SU]\d{1,6})"  # codes of dtypes
 
 
 def load_pickle(path: Path) -> Any:
@@ -43,7 +44,7 @@ def load_pickle(path: Path) -> Any:
 
 
 def read_pickle(content: bytes, name: str) -> Any:
-    """The same from bytes; `name` stands in messages."""
+    """The same from bytes; `name` is used in messages."""
     try:
         # Texts of Python 2 are bytes; Latin-1 keeps them as they are, and array contents among them.
         return _Resolver().resolve(_Reader(io.BytesIO(content), encoding="latin1").load())
@@ -61,95 +62,46 @@ class _Refused(Exception):
 
 
 class _Inert:
-    """What nothing can be set on: the state that a pickle gives to an object ends here."""
+    """What a pickle may build: its state is kept as it is, and nothing is set on it."""
 
-    __slots__ = ()
+    __slots__ = ("kind", "state")
+
+    def __init__(self, kind: str, state: Any = None) -> None:
+        self.kind, self.state = kind, state
 
     def __setstate__(self, state: Any) -> None:
-        raise _Refused(f"it sets the state of {type(self).__name__.strip('_').lower()}")
+        if self.kind == "dtype" and isinstance(state, tuple) and len(state) >= 5 and state[2:5] == (None, None, None):
+            self.state = (self.state[0], state[1])
+        elif self.kind == "array" and isinstance(state, tuple) and len(state) in (4, 5):
+            self.state = (*state[-4:], None)
+        else:
+            raise _Refused(
+                "it holds an array of records" if self.kind == "dtype" else f"it sets the state of {self.kind}"
+            )
 
 
 class _Named(_Inert):
     """Stands in for a function or class that a pickle may name; called, it does what is harmless of it."""
 
-    __slots__ = ("action", "name")
+    __slots__ = ("action",)
 
     def __init__(self, name: str, action: Callable[..., Any]) -> None:
-        self.name, self.action = name, action
+        super().__init__(name)
+        self.action = action
 
     def __call__(self, *arguments: Any) -> Any:
         return self.action(*arguments)
 
 
-class _Dtype(_Inert):
-    """Stands in for numpy.dtype: its code and byte order."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: Any) -> None:
-        if not isinstance(code, str):
-            raise _Refused("it holds a dtype without a code")
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
-            raise _Refused("it holds an array of records")
-        self.order = state[1]
-
-    @property
-    def is_object(self) -> bool:
-        return self.code in ("O", "O4", "O8")
-
-    def real(self) -> np.dtype[Any]:
-        if self.is_object:
-            return np.dtype(object)
-        word = f"{self.order}{self.code}"
-        if not re.fullmatch(r"[<>=|](b1|[iu][1248]|f(2|4|8|16)|c(8|16)|[SU]\d{1,6})", word):
-            raise _Refused(f"it holds an array of {word!r}, expected numbers or texts")
-        return np.dtype(word)
-
-
-class _Array(_Inert):
-    """Stands in for numpy.ndarray: what it is made of."""
-
-    __slots__ = ("axes", "by_columns", "data", "dtype", "shape")
-
-    def __init__(self, *_: Any) -> None:
-        self.shape: Any = (0,)
-        self.dtype: Any = _Dtype("b1")
-        self.data: Any = b""
-        self.by_columns = False
-        self.axes: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise _Refused("it holds an array without shape, type and content")
-        self.shape, self.dtype, self.by_columns, self.data = state[-4:]
-
-    @classmethod
-    def of_buffer(cls, data: Any, dtype: Any, shape: Any, order: Any = "C", axes: Any = None) -> _Array:
-        """What protocol 5 writes."""
-        array = cls()
-        array.data, array.dtype, array.shape, array.by_columns, array.axes = (
-            data,
-            dtype,
-            shape,
-            order == "F",
-            axes if order == "K" else None,
-        )
-        return array
-
-
 class _Sparse(_Inert):
-    """Stands in for a sparse matrix: its attributes."""
+    """Stands in for a sparse matrix, whose class a pickle may instantiate."""
 
+    __slots__ = ()
     form = ""
-    __slots__ = ("state",)
-    state: dict[Any, Any]
 
     def __new__(cls, *_: Any) -> _Sparse:
         made = super().__new__(cls)
-        made.state = {}
+        made.kind, made.state = cls.form, {}
         return made
 
     def __init__(self, *_: Any) -> None:
@@ -163,25 +115,39 @@ class _Sparse(_Inert):
         self.state = state
 
 
-class _Csr(_Sparse):
-    __slots__ = ()
-    form = "csr"
+SPARSE = {form: type(f"_{form}", (_Sparse,), {"__slots__": (), "form": form}) for form in ("csr", "csc", "coo")}
 
 
-class _Csc(_Sparse):
-    __slots__ = ()
-    form = "csc"
+def _dtype(code: Any, *_: Any) -> _Inert:
+    if not isinstance(code, str):
+        raise _Refused("it holds a dtype without a code")
+    return _Inert("dtype", (code, "="))
 
 
-class _Coo(_Sparse):
-    __slots__ = ()
-    form = "coo"
+def _is_object(dtype: _Inert) -> bool:
+    return dtype.state[0] in ("O", "O4", "O8")
 
 
-def _reconstructed(kind: Any, *_: Any) -> _Array:
+def _real(dtype: Any) -> np.dtype[Any]:
+    if not isinstance(dtype, _Inert) or dtype.kind != "dtype":
+        raise _Refused("it holds an array without shape or type")
+    if _is_object(dtype):
+        return np.dtype(object)
+    word = f"{dtype.state[1]}{dtype.state[0]}"
+    if not re.fullmatch(NUMBERS, word):
+        raise _Refused(f"it holds an array of {word!r}, expected numbers or texts")
+    return np.dtype(word)
+
+
+def _reconstructed(kind: Any, *_: Any) -> _Inert:
     if kind is not _NAMES["numpy", "ndarray"]:
         raise _Refused("it holds an array of a class of its own")
-    return _Array()
+    return _Inert("array", ((0,), _Inert("dtype", ("b1", "|")), False, b"", None))
+
+
+def _of_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C", axes: Any = None) -> _Inert:
+    """An array as protocol 5 writes it."""
+    return _Inert("array", (shape, dtype, order == "F", data, axes if order == "K" else None))
 
 
 def _object_of(kind: Any, *_: Any) -> Any:
@@ -192,17 +158,13 @@ def _object_of(kind: Any, *_: Any) -> Any:
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:
-    if not isinstance(dtype, _Dtype) or dtype.is_object:
+    if not isinstance(dtype, _Inert) or dtype.kind != "dtype" or _is_object(dtype):
         raise _Refused("it holds a NumPy scalar without a type of number")
-    return _numbers(_bytes(data), dtype.real(), 1)[0]
+    return _numbers(_bytes(data), _real(dtype), 1)[0]
 
 
-def _encoded(text: Any, *_: Any) -> bytes:
-    """What protocol 2 writes for bytes: their Latin-1 text."""
-    return _bytes(text)
-
-
-def _bytes(data: Any) -> bytes:
+def _bytes(data: Any, *_: Any) -> bytes:
+    """Bytes, or the Latin-1 text that protocol 2 and Python 2 write for them."""
     if isinstance(data, str):
         return data.encode("latin-1")
     if isinstance(data, bytes | bytearray):
@@ -213,27 +175,19 @@ def _bytes(data: Any) -> bytes:
 def _numbers(data: bytes, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     if dtype.itemsize * count != len(data):
         raise _Refused(f"it holds an array of {len(data):,} bytes for {count:,} numbers of {dtype}")
-    if not data:  # also keeps texts of no letters from standing for any number of them
-        return np.zeros(0, dtype=dtype)
-    return np.frombuffer(data, dtype=dtype).copy()
+    # An itemsize of 0 would let no bytes stand for any number of texts.
+    return np.frombuffer(data, dtype=dtype).copy() if data else np.zeros(0, dtype=dtype)
 
 
 def _collection(kind: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a container of one other container, or an empty one."""
 
     def make(*arguments: Any) -> Any:
-        if not arguments:
-            return kind()
-        if len(arguments) > 1 or not isinstance(arguments[0], list | tuple | set | dict | str | bytes):
+        if len(arguments) > 1 or not all(isinstance(a, list | tuple | set | dict | str | bytes) for a in arguments):
             raise _Refused(f"it calls {kind.__name__} with something else than a container")
         return kind(*arguments)
 
     return make
-
-
-def _default_dict(*_: Any) -> dict[Any, Any]:
-    """A default dictionary, without its default."""
-    return {}
 
 
 def _complex(*parts: Any) -> complex:
@@ -247,30 +201,26 @@ def _nothing(*_: Any) -> Any:
 
 
 def _table() -> dict[tuple[str, str], Any]:
-    found: dict[tuple[str, str], Any] = {}
+    known: dict[str, dict[str, Callable[..., Any]]] = {
+        "numpy": {"ndarray": _nothing, "dtype": _dtype},  # inert: the state of a class could be set
+        "_codecs": {"encode": _bytes},
+        "collections": {"OrderedDict": _collection(dict), "defaultdict": lambda *_: {}},
+    }
     for package in ("numpy.core", "numpy._core"):
-        found[f"{package}.multiarray", "_reconstruct"] = _Named("_reconstruct", _reconstructed)
-        found[f"{package}.multiarray", "scalar"] = _Named("scalar", _scalar)
-        found[f"{package}.numeric", "_frombuffer"] = _Named("_frombuffer", _Array.of_buffer)
-    # A class among what is named would be one whose state could be set.
-    found["numpy", "ndarray"] = _Named("ndarray", _nothing)
-    found["numpy", "dtype"] = _Named("dtype", lambda code, *_: _Dtype(code))
-    for stand_in in (_Csr, _Csc, _Coo):
-        for kind in ("matrix", "array"):
-            for module in (f"scipy.sparse.{stand_in.form}", f"scipy.sparse._{stand_in.form}"):
-                found[module, f"{stand_in.form}_{kind}"] = stand_in
+        known[f"{package}.multiarray"] = {"_reconstruct": _reconstructed, "scalar": _scalar}
+        known[f"{package}.numeric"] = {"_frombuffer": _of_buffer}
     for module in ("builtins", "__builtin__"):
-        for container in (list, tuple, set, frozenset, dict):
-            found[module, container.__name__] = _Named(container.__name__, _collection(container))
-        for name in ("int", "float", "bool", "str", "object", "long", "unicode"):
-            found[module, name] = _Named(name, _nothing)
-        found[module, "complex"] = _Named("complex", _complex)
-        found[module, "bytes"] = found[module, "bytearray"] = _Named("bytes", lambda data=b"", *_: _bytes(data))
+        known[module] = {kind.__name__: _collection(kind) for kind in (list, tuple, set, frozenset, dict)}
+        known[module] |= dict.fromkeys(("int", "float", "bool", "str", "object", "long", "unicode"), _nothing)
+        known[module] |= {"complex": _complex, "bytes": lambda data=b"", *_: _bytes(data), "bytearray": _bytes}
     for module in ("copyreg", "copy_reg"):
-        found[module, "_reconstructor"] = _Named("_reconstructor", _object_of)
-    found["_codecs", "encode"] = _Named("encode", _encoded)
-    found["collections", "OrderedDict"] = _Named("OrderedDict", _collection(dict))
-    found["collections", "defaultdict"] = _Named("defaultdict", _default_dict)
+        known[module] = {"_reconstructor": _object_of}
+    found: dict[tuple[str, str], Any] = {
+        (module, name): _Named(name, action) for module, names in known.items() for name, action in names.items()
+    }
+    for form, stand_in in SPARSE.items():
+        for module in (f"scipy.sparse.{form}", f"scipy.sparse._{form}"):
+            found |= {(module, f"{form}_{kind}"): stand_in for kind in ("matrix", "array")}
     return found
 
 
@@ -278,7 +228,7 @@ _NAMES = _table()
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler for which the only names in the world are those with a stand-in."""
+    """An unpickler that knows the names with a stand-in and no others."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NAMES:
@@ -290,7 +240,7 @@ class _Reader(pickle.Unpickler):
 
 
 class _Resolver:
-    """Turns what was read into what it stands for; what stands in several places is made once."""
+    """Turns what was read into what it stands for; what occurs in several places is made once."""
 
     def __init__(self) -> None:
         self.done: dict[int, Any] = {}
@@ -319,13 +269,11 @@ class _Resolver:
             return type(value)(self.resolve(entry) for entry in value)
         if isinstance(value, bytearray):
             return bytes(value)
-        if isinstance(value, _Dtype):
-            return value.real()
-        if isinstance(value, _Array):
-            return self._array(value)
         if isinstance(value, _Sparse):
             return self._sparse(value)
-        raise _Refused(f"it holds {value.name if isinstance(value, _Named) else type(value).__name__} itself")
+        if isinstance(value, _Inert) and value.kind in ("dtype", "array") and not isinstance(value, _Named):
+            return _real(value) if value.kind == "dtype" else self._array(*value.state)
+        raise _Refused(f"it holds {value.kind if isinstance(value, _Inert) else type(value).__name__} itself")
 
     def _key(self, value: Any) -> Any:
         key = self.resolve(value)
@@ -335,54 +283,51 @@ class _Resolver:
             raise _Refused("a key or an element of a set is an array or a container") from None
         return key
 
-    def _array(self, value: _Array) -> NDArray[Any]:
-        shape = value.shape if isinstance(value.shape, tuple) else (value.shape,)
-        if not all(isinstance(n, int) and n >= 0 for n in shape) or not isinstance(value.dtype, _Dtype):
+    def _array(self, shape: Any, dtype: Any, by_columns: Any, data: Any, axes: Any) -> Any:
+        shape = shape if isinstance(shape, tuple) else (shape,)
+        if not all(isinstance(n, int) and n >= 0 for n in shape):
             raise _Refused("it holds an array without shape or type")
-        order, count = ("F" if value.by_columns else "C"), math.prod(shape)
-        if value.dtype.is_object:
-            if not isinstance(value.data, list) or len(value.data) != count:
+        order: Any = "F" if by_columns else "C"
+        count, real = math.prod(shape), _real(dtype)
+        if real.kind == "O":
+            if not isinstance(data, list) or len(data) != count:
                 raise _Refused("it holds an array of objects whose number is not that of its shape")
             flat = np.empty(count, dtype=object)
-            for place, entry in enumerate(value.data):
+            for place, entry in enumerate(data):
                 flat[place] = self.resolve(entry)
-            return flat.reshape(shape, order=order)  # type: ignore[call-overload, no-any-return]
-        flat = _numbers(_bytes(value.data), value.dtype.real(), count)
-        if value.axes is None:
-            return flat.reshape(shape, order=order)  # type: ignore[call-overload, no-any-return]
-        axes = value.axes
+            return flat.reshape(shape, order=order)
+        flat = _numbers(_bytes(data), real, count)
+        if axes is None:
+            return flat.reshape(shape, order=order)
         if not isinstance(axes, tuple | list) or sorted(axes) != list(range(len(shape))):
             raise _Refused("it holds an array whose axes are in no order")
         return flat.reshape(shape).transpose(axes)
 
     def _sparse(self, value: _Sparse) -> Any:
-        state = {str(key): entry for key, entry in value.state.items()}
+        state, form = {str(key): entry for key, entry in value.state.items()}, value.form
         coords = state.get("coords")
         if isinstance(coords, tuple) and len(coords) == 2:
             state["row"], state["col"] = coords
-        names = ("row", "col", "data") if value.form == "coo" else ("indices", "indptr", "data")
+        names = ("row", "col", "data") if form == "coo" else ("indices", "indptr", "data")
         shape = state.get("_shape", state.get("shape"))
         arrays = [self.resolve(state.get(name)) for name in names]
         if not all(isinstance(array, np.ndarray) and array.ndim == 1 for array in arrays):
-            raise _Refused(f"it holds a {value.form} matrix without {', '.join(names)}")
+            raise _Refused(f"it holds a {form} matrix without {', '.join(names)}")
         if not isinstance(shape, tuple) or len(shape) != 2:
-            raise _Refused(f"it holds a {value.form} matrix that is not of two dimensions")
+            raise _Refused(f"it holds a {form} matrix that is not of two dimensions")
         n_rows, n_columns = (int(self.resolve(n)) for n in shape)
         first, second, data = arrays
         if any(array.dtype.kind not in "iu" for array in (first, second)) or data.dtype.kind not in "biufc":
-            raise _Refused(f"it holds a {value.form} matrix whose indices are no integers or whose data are no numbers")
+            raise _Refused(f"it holds a {form} matrix whose indices are no integers or whose data are no numbers")
         bounds = [(first, n_rows), (second, n_columns)]
-        if value.form != "coo":
-            n_lines, n_across = (n_rows, n_columns) if value.form == "csr" else (n_columns, n_rows)
-            bounds = [(first, n_across)]
-            steps = np.diff(second.astype(np.int64))
+        if form != "coo":
+            n_lines, n_across = (n_rows, n_columns) if form == "csr" else (n_columns, n_rows)
+            bounds, steps = [(first, n_across)], np.diff(second.astype(np.int64))
             if len(second) != n_lines + 1 or second[0] != 0 or second[-1] != len(first) or (steps < 0).any():
-                raise _Refused(f"it holds a {value.form} matrix whose indptr does not fit")
+                raise _Refused(f"it holds a {form} matrix whose indptr does not fit")
         if any(len(array) and not 0 <= int(array.min()) <= int(array.max()) < n for array, n in bounds):
-            raise _Refused(f"it holds a {value.form} matrix with an index beyond its shape")
-        if len(first) != len(data) or (value.form == "coo" and len(second) != len(data)):
-            raise _Refused(f"it holds a {value.form} matrix with arrays of unlike lengths")
-        if value.form == "coo":
-            return sp.coo_matrix((data, (first, second)), shape=(n_rows, n_columns))
-        kind = sp.csr_matrix if value.form == "csr" else sp.csc_matrix
-        return kind((data, first, second), shape=(n_rows, n_columns))
+            raise _Refused(f"it holds a {form} matrix with an index beyond its shape")
+        if len(first) != len(data) or (form == "coo" and len(second) != len(data)):
+            raise _Refused(f"it holds a {form} matrix with arrays of unlike lengths")
+        parts: Any = (data, (first, second)) if form == "coo" else (data, first, second)
+        return getattr(sp, f"{form}_matrix")(parts, shape=(n_rows, n_columns))

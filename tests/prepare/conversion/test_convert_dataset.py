@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from cli_tools import contents, run_here, write_dataset, write_mappings
 from helpers import Planted, problems_of, toy_config
 
-from prepare.conversion.convert import convert, pickle_user_graph
+from prepare.conversion.convert_dataset import convert, pickle_user_graph
 from utils.data.loading import load_dataset
 from utils.data.user_graph_file import convert_user_graph
 

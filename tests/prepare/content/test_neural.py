@@ -1,111 +1,19 @@
+"""Settings of encoders, layers and poolings of models, and files of weights."""
+
 from __future__ import annotations
 
-import io
-import itertools
 import pickle
-import re
-import subprocess
-import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 from helpers import problems_of
-from PIL import Image
 from torch import nn
 
-from prepare.content import neural, tfidf
-from prepare.content.decode import image_of, text_of
-from prepare.content.encoder_registry import ENCODERS, BadContent, TfIdfEncoder, check_spec, described
-
-
-def table_of(*texts: str) -> sp.csr_matrix:
-    return tfidf.counts([tfidf.terms(text) for text in texts])
-
-
-def picture(format: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (9, 7), colour: Any = None) -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, size, colour if colour is not None else 0).save(buffer, format)
-    return buffer.getvalue()
-
-
-# TF-IDF
-
-
-def test_terms_are_words_and_pairs_under_a_hash_that_is_the_same_everywhere() -> None:
-    expected = [zlib.crc32(term) % 2**18 for term in (b"red", b"shoe", b"42", b"red shoe", b"shoe 42")]
-    assert tfidf.terms("  Red,SHOE -- 42!").tolist() == expected
-    assert expected[0] == 0x15F8F  # worked out once: another hash would change everybody's features
-    assert tfidf.terms("!?").tolist() == []
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from prepare.content import tfidf; "
-    code += "print(list(tfidf.terms('Red shoe 42')))"
-    source = str(Path(tfidf.__file__).resolve().parents[2])
-    done = subprocess.run([sys.executable, "-c", code, source], capture_output=True, text=True, check=True, timeout=120)
-    assert [int(word) for word in re.findall(r"\b\d+\b", done.stdout)] == expected
-
-
-def test_weights_against_a_naive_computation() -> None:
-    texts = ["a b a", "b c", "c c c d"]
-    documents = []
-    for text in texts:
-        words = text.split()
-        documents.append([*words, *map(" ".join, itertools.pairwise(words))])
-    vocabulary = sorted({term for terms in documents for term in terms})
-    naive = np.zeros((3, len(vocabulary)))
-    for row, terms in enumerate(documents):
-        for column, term in enumerate(vocabulary):
-            if term in terms:
-                having = sum(term in other for other in documents)
-                naive[row, column] = (1 + np.log(terms.count(term))) * (np.log((1 + 3) / (1 + having)) + 1)
-        naive[row] /= np.sqrt((naive[row] ** 2).sum())
-    matrix = tfidf.weighted(table_of(*texts))
-    assert matrix.shape == naive.shape
-    # Columns stand in the order of their hashes.
-    order = np.argsort([zlib.crc32(term.encode()) % tfidf.N_TERMS for term in vocabulary])
-    np.testing.assert_allclose(matrix.toarray(), naive[:, order], rtol=1e-6)
-
-
-def test_reduced_rows_have_the_inner_products_of_the_best_approximation() -> None:
-    random = np.random.default_rng(0)
-    dense = (random.standard_normal((80, 12)) @ random.standard_normal((12, 300))).astype(np.float32)
-    dense += 0.01 * random.standard_normal(dense.shape).astype(np.float32)
-    told: list[float] = []
-    rows = tfidf.reduce(sp.csr_matrix(dense), 10, told.append)
-    left, values, _ = np.linalg.svd(dense.astype(np.float64), full_matrices=False)
-    assert rows.shape == (80, 10)
-    assert rows.dtype == np.float32
-    exact = left[:, :10] * values[:10]
-    np.testing.assert_allclose(np.abs(rows), np.abs(exact), atol=1e-3 * values[0])
-    assert (rows[np.abs(rows).argmax(axis=0), np.arange(10)] > 0).all()
-    assert told[-1] == 1.0
-    assert told == sorted(told)
-
-
-def test_reducing_twice_gives_the_same_bits_and_no_more_columns_than_the_rank() -> None:
-    texts = [f"item number {k} is about topic {k % 5}" for k in range(40)]
-    first, second = (tfidf.reduce(tfidf.weighted(table_of(*texts)), 384, lambda s: None) for _ in range(2))
-    assert first.tobytes() == second.tobytes()
-    assert first.shape[1] <= 40
-    same = tfidf.reduce(tfidf.weighted(table_of("one text", "one text", "one text")), 384, lambda s: None)
-    np.testing.assert_allclose(same, np.ones((3, 1)), rtol=1e-5)
-
-
-def test_texts_about_the_same_are_near() -> None:
-    texts = [
-        "soft cotton baby blanket",
-        "baby blanket of soft wool",
-        "camera lens for portraits",
-        "portraits camera with lens",
-    ]
-    rows = tfidf.reduce(tfidf.weighted(table_of(*texts)), 384, lambda s: None)
-    near = rows @ rows.T
-    np.fill_diagonal(near, -1)
-    assert near.argmax(axis=1).tolist() == [1, 0, 3, 2]
-
+from prepare.content import neural
+from prepare.content.encoder_registry import ENCODERS, build, check_spec, described
 
 # Settings
 
@@ -136,6 +44,7 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
         ("sentence-transformers", "sentence-transformers"),
         ("torchvision", "torchvision"),
         ("clip", "transformers"),
+        ("tfidf", "scikit-learn"),
     ):
         (problem,) = problems_of(lambda encoder=encoder: check_spec({"encoder": encoder}, "text"))
         assert problem == f"text: encoder {encoder} needs {package}: pip install {package}"
@@ -156,8 +65,8 @@ def test_an_encoder_of_texts_and_images_reads_what_its_kind_says(monkeypatch: py
 
 def test_the_record_holds_what_the_result_depends_on() -> None:
     spec = check_spec({"encoder": "tfidf", "dim": 8, "workers": 3}, "text")
-    record = described(spec, TfIdfEncoder(spec, "text"))
-    assert record["versions"].keys() == {"numpy", "scipy"}
+    record = described(spec, build(spec))
+    assert record["versions"].keys() == {"numpy", "scipy", "scikit-learn"}
     assert {k: v for k, v in record.items() if k not in ("versions", "model")} == {
         "encoder": "tfidf", "dim": 8, "reads": "text", "normalize": False, "dtype": "float32", "batch_size": 64,
     }  # fmt: skip
@@ -308,96 +217,3 @@ def test_a_model_is_a_folder_an_installed_package_or_a_name(tmp_path: Path, monk
     assert neural.model_folder("my-packaged-model") == str(inside)
     assert neural.model_folder("somebody/some-model") == "somebody/some-model"
     assert neural.model_folder("json") == "json"  # a package without a model
-
-
-# Decoding
-
-
-def test_texts_are_utf8_and_others_are_mended() -> None:
-    assert text_of("naïve ☃".encode()) == ("naïve ☃", False)
-    assert text_of("naïve".encode("latin-1")) == ("na\ufffdve", True)
-    for content in (b"", b" \n\t", "\u3000".encode()):
-        with pytest.raises(BadContent, match="no text"):
-            text_of(content)
-
-
-@pytest.mark.parametrize(
-    ("format", "mode", "colour"),
-    [
-        ("JPEG", "RGB", (10, 200, 30)),
-        ("JPEG", "L", 77),
-        ("JPEG", "CMYK", (10, 20, 30, 40)),
-        ("PNG", "P", 3),
-        ("PNG", "1", 1),
-        ("PNG", "I;16", 4000),
-        ("GIF", "P", 1),
-        ("BMP", "RGB", (1, 2, 3)),
-        ("TIFF", "RGB", (1, 2, 3)),
-        ("PNG", "LA", (9, 255)),
-    ],
-)
-def test_images_of_all_modes_become_rgb(format: str, mode: str, colour: Any) -> None:
-    image = image_of(memoryview(picture(format, mode, colour=colour)))
-    assert (image.mode, image.size) == ("RGB", (9, 7))
-
-
-def test_what_is_transparent_is_white() -> None:
-    image = image_of(picture("PNG", "RGBA", colour=(200, 0, 0, 0)))
-    assert image.getpixel((0, 0)) == (255, 255, 255)
-    assert image_of(picture("PNG", "RGBA", colour=(200, 0, 0, 255))).getpixel((0, 0)) == (200, 0, 0)
-
-
-def test_images_stand_upright() -> None:
-    image = Image.new("RGB", (9, 7))
-    exif = image.getexif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", exif=exif)
-    assert image_of(buffer.getvalue()).size == (7, 9)
-
-
-def noise(format: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 256, size=(64, 64, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(buffer, format)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "0 bytes"),
-        (b"<html>404 not found</html>", "not an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "not an image"),
-        (noise()[:1500], "truncated"),
-        (noise("PNG")[:1500], "truncated"),
-        (noise()[:3], "not an image"),
-    ],
-)
-def test_broken_images_have_a_reason(content: bytes, reason: str) -> None:
-    with pytest.raises(BadContent, match=reason):
-        image_of(content)
-
-
-def test_images_damaged_anywhere_are_read_or_refused() -> None:
-    random = np.random.default_rng(0)
-    refused = 0
-    for format in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"):
-        whole = noise(format)
-        for _ in range(30):
-            broken = bytearray(whole)
-            for place in random.integers(0, min(len(broken), 400), size=4):
-                broken[place] = int(random.integers(256))
-            try:
-                assert image_of(bytes(broken)).mode == "RGB"
-            except BadContent:
-                refused += 1
-    assert refused > 20
-
-
-def test_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = picture(size=(60, 50))
-    for limit in (2000, 1000):  # Pillow warns of the first, and refuses the second
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with pytest.raises(BadContent, match=f"more than {limit:,} pixels"):
-            image_of(content)

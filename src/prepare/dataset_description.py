@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prepare.splits import counts_of, recognise
+from prepare.feature_health import Health, health_of, health_of_file
+from prepare.published_splits import counts_of, recognise
+from utils.charts import FORMS, Axis, Series, line_chart, rendered
 from utils.config.request import Request, resolve
 from utils.data.dataset import SPLITS
-from utils.data.missing_modalities import read_mask
 from utils.data.raw_dataset import read_raw
 from utils.data.reading import discover_features
 from utils.errors import UserError
+from utils.files import write_bytes
 
-BLOCK = 512  # rows of features at a time
-CENTRED = 0.1  # length of the mean row over the mean length of rows, below which features count as centred
 BAR = 40  # letters of the longest bar
 POINTS = 200  # of a curve at most
 
@@ -60,66 +59,6 @@ class Degrees:
             bar = "#" * (max(1, round(BAR * n / max(self.counts))) if n else 0)
             lines.append(f"  {name:>{wide}} {n:>{tall},} {bar}".rstrip())
         return lines
-
-
-@dataclass
-class Health:
-    """The state of one feature file.
-
-    Attributes:
-        rows, items: of the file, and of the data set.
-        zero: rows of items that are all zero; broken: rows with NaN or infinite values, left out of what follows.
-        repeated: rows that are not zero and equal to another; largest_group: of equal rows.
-        constant: columns with one value.
-        offset: length of the mean row over the mean length of rows: 0 centred, 1 all rows alike.
-        missing: items that the mask file calls missing; None: there is no such file.
-    """
-
-    modality: str
-    file: str
-    rows: int
-    items: int
-    width: int
-    dtype: str
-    zero: int = 0
-    broken: int = 0
-    repeated: int = 0
-    largest_group: int = 0
-    constant: int = 0
-    mean: float = 0.0
-    std: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    length: float = 0.0
-    offset: float = 0.0
-    missing: int | None = None
-    problems: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """What there is to say."""
-        share = 100 / max(self.items, 1)
-        centred = "centred" if self.offset < CENTRED else f"not centred (offset {self.offset:.2f} of a row's length)"
-        counted = [
-            f"{n:,} {what} ({n * share:.1f}%)"
-            for n, what in (
-                (self.zero, "rows all zero"),
-                (self.repeated, f"rows equal to another (largest group {self.largest_group:,})"),
-                (self.broken, "rows with NaN or infinite values"),
-            )
-            if n
-        ]
-        counted += [f"{self.constant:,} constant columns"] * bool(self.constant)
-        mask = (
-            "no mask file"
-            if self.missing is None
-            else (f"{self.missing:,} items missing ({self.missing * share:.1f}%) by the mask")
-        )
-        return [
-            f"{self.modality} ({self.file}): {self.rows:,} x {self.width:,} {self.dtype}; mean {self.mean:.4g}, standard "
-            f"deviation {self.std:.4g}, from {self.low:.4g} to {self.high:.4g}, row length {self.length:.4g}; {centred}",
-            f"  {', '.join(counted) or 'no row all zero, repeated or broken'}; {mask}",
-            *(f"  problem: {problem}" for problem in self.problems),
-        ]
 
 
 @dataclass
@@ -169,8 +108,8 @@ class Description:
             lines.append(f"  timestamps from {self.times[0]:.0f} to {self.times[1]:.0f}")
         if self.expected:
             other = [f"{self.sizes[k]:,} {k} for {n:,}" for k, n in self.expected.items() if self.sizes.get(k) != n]
-            told = f"differs: {', '.join(other)}" if other else "the same: " + ", ".join(self.expected)
-            lines.append(f"published counts of {self.name}: {told}")
+            compared = f"differs: {', '.join(other)}" if other else "the same: " + ", ".join(self.expected)
+            lines.append(f"published counts of {self.name}: {compared}")
         if self.published:
             lines.append(f"this is {self.published}")
         lines += [line for degrees in self.degrees for line in ["", *degrees.lines()]]
@@ -184,18 +123,12 @@ class Description:
 
     def record(self) -> dict[str, Any]:
         """For a JSON file."""
-        return {
-            "dataset": self.name,
-            "sizes": self.sizes,
-            "sparsity": self.sparsity,
-            "splits": self.splits,
-            "expected": self.expected,
-            "published": self.published,
-            "times": list(self.times) if self.times else None,
-            "degrees": [asdict(degrees) for degrees in self.degrees],
-            "features": [asdict(health) for health in self.features],
-            "notes": self.notes,
-        }
+        names = ("sizes", "sparsity", "splits", "expected", "published")
+        record = {"dataset": self.name} | {name: getattr(self, name) for name in names}
+        record["times"] = list(self.times) if self.times else None
+        record["degrees"] = [asdict(degrees) for degrees in self.degrees]
+        record["features"] = [asdict(health) for health in self.features]
+        return record | {"notes": self.notes}
 
 
 def describe(folder: Path, name: str) -> Description:
@@ -224,10 +157,12 @@ def describe(folder: Path, name: str) -> Description:
     if raw.times is not None and np.isfinite(raw.times).any():
         times = float(np.nanmin(raw.times)), float(np.nanmax(raw.times))
     if raw.folder is None:
-        features = [_health(matrix, modality, "generated", sizes["items"]) for modality, matrix in raw.matrices.items()]
+        features = [
+            health_of(matrix, modality, "generated", sizes["items"]) for modality, matrix in raw.matrices.items()
+        ]
     else:
         files = _files(name, folder)
-        features = [_file_health(folder / file, modality, sizes["items"]) for modality, file in files.items()]
+        features = [health_of_file(folder / file, modality, sizes["items"]) for modality, file in files.items()]
     return Description(
         name,
         sizes,
@@ -271,74 +206,11 @@ def _degrees(what: str, counts: NDArray[np.int64]) -> Degrees:
     gini = float(((2 * np.arange(1, n + 1) - n - 1) * some).sum() / (n * some.sum()))
     half, most, nearly_all = np.percentile(some, (50, 90, 99), method="inverted_cdf").tolist()
     histogram = np.bincount(np.frexp(some.astype(np.float64))[1] - 1).tolist()
-    return Degrees(
-        what, float(some.mean()), half, most, nearly_all, int(some[-1]), gini, int((counts == 0).sum()), histogram
-    )
+    none = int((counts == 0).sum())
+    return Degrees(what, float(some.mean()), half, most, nearly_all, int(some[-1]), gini, none, histogram)
 
 
-# Features
-
-
-def _file_health(path: Path, modality: str, n_items: int) -> Health:
-    """The health of a file; one that is no matrix of numbers is told, not an error."""
-    try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
-            found = f"{matrix.dtype} {list(matrix.shape)}" if isinstance(matrix, np.ndarray) else "an archive of arrays"
-            raise ValueError(f"expected a matrix of numbers, got {found}")
-    except Exception as error:  # a broken header raises many kinds
-        objects = "allow_pickle" in str(error) or "Python objects" in str(error)
-        reason = "it holds Python objects" if objects else str(error).partition("\n")[0]
-        return Health(modality, path.name, 0, n_items, 0, "", problems=[f"not a numeric .npy matrix: {reason}"])
-    health = _health(matrix, modality, path.name, n_items)
-    try:
-        present = read_mask(path, len(matrix))
-    except UserError as error:
-        health.problems += error.problems
-    else:
-        health.missing = None if present is None else int((~present[:n_items]).sum())
-    return health
-
-
-def _health(matrix: NDArray[Any], modality: str, file: str, n_items: int) -> Health:
-    """The state of a matrix, read in blocks."""
-    health = Health(modality, file, len(matrix), n_items, matrix.shape[1], str(matrix.dtype))
-    if len(matrix) != n_items:
-        which = "fewer rows than items: runs refuse it" if len(matrix) < n_items else "the rows beyond are left out"
-        health.problems.append(f"{len(matrix):,} rows for {n_items:,} items; {which}")
-    width, n = health.width, 0
-    total, squares = np.zeros(width), np.zeros(width)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    lengths, groups = 0.0, dict[bytes, int]()
-    for start in range(0, min(len(matrix), n_items), BLOCK):
-        block = np.asarray(matrix[start : min(start + BLOCK, n_items)], dtype=np.float64)
-        finite = np.isfinite(block).all(axis=1)
-        health.broken += int((~finite).sum())
-        block = block[finite]
-        nonzero = block.any(axis=1)
-        health.zero += int((~nonzero).sum())
-        for row in block[nonzero]:
-            digest = hashlib.blake2b((row + 0.0).tobytes(), digest_size=16).digest()  # + 0.0: one zero only
-            groups[digest] = groups.get(digest, 0) + 1
-        n += len(block)
-        total += block.sum(axis=0)
-        squares += (block * block).sum(axis=0)
-        lengths += float(np.sqrt((block * block).sum(axis=1)).sum())
-        low = np.minimum(low, block.min(axis=0, initial=np.inf))
-        high = np.maximum(high, block.max(axis=0, initial=-np.inf))
-    shared = [count for count in groups.values() if count > 1]
-    health.repeated, health.largest_group = sum(shared), max(shared, default=0)
-    if n:
-        mean = total / n
-        health.constant = int((low == high).sum())
-        health.mean = float(mean.mean())
-        health.std = float(np.sqrt(max(float(squares.mean()) / n - health.mean**2, 0.0)))
-        health.low, health.high, health.length = float(low.min()), float(high.max()), lengths / n
-        health.offset = float(np.sqrt((mean * mean).sum())) / health.length if health.length else 0.0
-    return health
-
-
-# The manifest, plots, the command
+# The manifest, and the plot
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -374,10 +246,15 @@ def _flat(value: Any) -> str:
     return ", ".join(map(_flat, value)) if isinstance(value, list) else str(value)
 
 
-def degree_plot(description: Description) -> bytes:
-    """SVG: the share of users and of items with at least so many interactions, both axes logarithmic."""
-    from utils.charts import Axis, Series, line_chart, rendered
+def plot_degrees(description: Description, path: Path) -> None:
+    """Writes a figure, .svg, .pdf or .png: the share of users and of items with at least so many interactions.
 
+    Raises:
+        UserError: for another ending.
+    """
+    form = path.suffix[1:]
+    if form not in FORMS:
+        raise UserError(f"{path}: expected a file that ends in {', '.join(f'.{form}' for form in FORMS)}")
     curves = []
     for name, counts in (("users", description.per_user), ("items", description.per_item)):
         some = np.sort(counts[counts > 0])
@@ -387,48 +264,6 @@ def degree_plot(description: Description) -> bytes:
             kept = np.unique(np.searchsorted(degree, np.geomspace(degree[0], degree[-1], POINTS)))
             degree, share = degree[kept], share[kept]
         curves.append(Series(name, share.tolist(), degree.tolist()))
-    title = f"{description.name}: how many have at least so many interactions"
-    return rendered(line_chart(title, Axis("interactions", log=True), Axis("share", log=True), curves), "svg")
-
-
-def describe_command(arguments: list[str]) -> int:
-    """The command `describe`; returns the exit code."""
-    from cli.words import take_apart
-    from prepare.pipeline import make_place
-    from utils.config.request import data_folder
-    from utils.errors import nearest
-    from utils.files import write_bytes, write_json
-
-    usage = "describe NAME [--data_path DIR] [--output FILE.json] [--plots DIR]"
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            f"usage: main.py {usage}\n\n"
-            "Tells what DATA_PATH/NAME is: sizes, splits, how interactions are spread, and the health of its features.\n\n"
-            "  --output FILE.json   the same in full precision, with manifest.json\n"
-            "  --plots DIR          DIR/degrees.svg: the share of users and of items with at least so many interactions"
-        )
-        return 0
-    if arguments[0].startswith("-"):
-        raise UserError(f"describe: the name of the data set is missing; usage: {usage}")
-    words = take_apart(arguments[1:], ())
-    known = ("data_path", "output", "plots")
-    problems = [f"describe: unknown option --{n}{nearest(n, known)}" for n in words.options if n not in known]
-    problems += [f"describe: --{n}: a value is missing" for n, v in words.options.items() if n in known and not v]
-    if problems:
-        raise UserError(*problems)
-    data_path, output, plots = (words.one(name) for name in known)
-    target = Path(output).expanduser() if output else None
-    if target and (target.is_dir() or not target.parent.is_dir()):
-        raise UserError(f"describe: --output: expected a file to write in a folder that is there, got {target}")
-    request = Request(["describe"], [arguments[0]], {"data_path": [data_path]} if data_path else {})
-    description = describe(data_folder(request) / arguments[0], arguments[0])
-    print("\n".join(description.lines()))
-    if target:
-        write_json(target, description.record() | {"manifest": description.manifest})
-        print(f"written to {target}")
-    if plots:
-        folder = Path(plots).expanduser()
-        make_place(folder, "--plots")
-        write_bytes(folder / "degrees.svg", degree_plot(description))
-        print(f"written to {folder / 'degrees.svg'}")
-    return 0
+    title = f"{description.name}: interactions of users and items"
+    x, y = Axis("interactions", log=True), Axis("share with at least as many", log=True)
+    write_bytes(path, rendered(line_chart(title, x, y, curves), form))

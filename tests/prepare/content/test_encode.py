@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import random
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from prepare.content import encode as encode_module
 from prepare.content.encode import EncodeReport, encode
 from prepare.content.encoder_registry import ENCODERS, Encoder, EncoderSource, EncoderSpec
 from prepare.content.neural import ModuleEncoder, random_weights
 from prepare.content.store import ContentStore
+from prepare.content.tfidf import TfIdfEncoder
 
-SOURCE = Path(encode_module.__file__).resolve().parents[2]
 TOPICS = (
     "baby blanket soft cotton",
     "camera lens zoom portrait",
@@ -194,7 +189,7 @@ def test_stopped_at_any_batch_it_goes_on_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str
 ) -> None:
     kind = {"net": "image", "tfidf": "text"}[encoder]
-    monkeypatch.setattr(ENCODERS["tfidf"].build, "block", 8)
+    monkeypatch.setattr(TfIdfEncoder, "block", 8)
     rows = {"image": images_of(42), "text": texts_of(42)}[kind]
     rows[9] = (rows[9][0], b"")
     ids = [*(name for name, _ in rows), "none"]
@@ -247,7 +242,7 @@ def test_blocks_that_are_there_are_not_computed_again(tmp_path: Path, monkeypatc
             ids,
             {"encoder": "net", "batch_size": 4},
             out,
-            lambda done, whole: told.append((done, whole)),
+            progress=lambda done, whole: told.append((done, whole)),
         )
     assert Net.calls == 6  # the damaged block and the two that were not there
     shares = [done / whole for done, whole in told]
@@ -335,49 +330,3 @@ def test_nothing_to_encode_is_an_error(tmp_path: Path) -> None:
     (problem,) = problems_of(lambda: encoded(path, "image", ["x", "a", "b"], encoder="net"))
     assert problem == "image: none of the 3 items can be encoded (first: a: unreadable: 0 bytes)"
     assert not list(tmp_path.glob("*.npy"))
-
-
-CHILD = """
-import sys
-sys.path.insert(0, {source!r})
-from pathlib import Path
-from prepare.content.encode import encode
-from prepare.content.encoder_registry import TfIdfEncoder
-from prepare.content.store import ContentStore
-TfIdfEncoder.block = 20
-with ContentStore.open(Path({path!r})) as store:
-    ids = store.keys("text")
-    print("open", flush=True)
-    spec = dict(encoder="tfidf", dim=32, batch_size=10)
-    encode(store, "text", [*ids, "none"], spec, Path({path!r}).with_name("text_feat.npy"))
-print("done", flush=True)
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs kill -9")
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    rows = texts_of(1000)
-
-    def start(folder: Path) -> subprocess.Popen[str]:
-        code = CHILD.format(source=str(SOURCE), path=str(folder / "content.lmdb"))
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
-
-    for name in ("whole", "killed"):
-        filled(tmp_path / name, text=rows)
-    with start(tmp_path / "whole") as process:
-        assert process.communicate(timeout=300)[0] == "open\ndone\n"
-    unfinished = 0
-    for seconds in (0.0, 0.05, 0.3):
-        with start(tmp_path / "killed") as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "open\n"
-            time.sleep(seconds)
-            process.kill()
-            unfinished += "done" not in process.stdout.read()
-    assert unfinished
-    with start(tmp_path / "killed") as process:
-        process.communicate(timeout=300)
-    assert made(tmp_path / "killed") == made(tmp_path / "whole")
-    digests = [hashlib.sha256((tmp_path / name / "content.lmdb").read_bytes()).digest() for name in ("whole", "killed")]
-    assert digests[0] == digests[1]  # reading leaves no trace

@@ -24,24 +24,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prepare.conversion.formats import READERS, WRITERS, Table
+from prepare.file_tools import make_named_folder
 from prepare.interactions import write_mapping
-from prepare.pipeline import make_place, whole_file
 from utils.data.dataset import SPLITS
+from utils.data.user_graph_file import convert_user_graph, read_arrays
 from utils.errors import UserError, nearest
 from utils.files import write_bytes
 
 COMPANIONS = ("*_feat.npy", "*_mask.npy", "*mapping*.csv", "*mapping*.tsv")
-USAGE = """\
-usage: main.py convert FORMAT IN OUT [--to FORMAT] [--single] [--renumber]
-
-Converts a data set. FORMAT is that of IN: mmrec (the project's own), recbole, mmssl (LATTICE's too), csv or user_graph.
-OUT is the folder to make, by whose name the data set is called; for user_graph a file, .npz or .npy.
-
-options:
-  --to FORMAT   of OUT (default mmrec)
-  --single      recbole: one file with a column of splits in place of three files
-  --renumber    number users and items anew in order of first appearance, even where they count from 0
-"""
 
 
 def convert(source: Path, target: Path, form: str, to: str, single: bool = False, renumber: bool = False) -> list[str]:
@@ -58,6 +48,14 @@ def convert(source: Path, target: Path, form: str, to: str, single: bool = False
     Raises:
         UserError: if the source is not of the format, or the target holds a data set already.
     """
+    problems = [f"convert: unknown format '{word}'{nearest(word, READERS)}; there are {', '.join(READERS)}, user_graph"
+                for word in (form, to) if word not in READERS]  # fmt: skip
+    if not problems and form == to and not (single or renumber):
+        problems.append(f"convert: {form} to {to}: nothing to convert; name another format with --to")
+    elif not problems and single and to != "recbole":
+        problems.append("convert: --single goes with --to recbole")
+    if problems:
+        raise UserError(*problems)
     table = READERS[form](source)
     users, user_names = _numbers("users", table.users, table, renumber)
     items, item_names = _numbers("items", table.items, table, renumber)
@@ -71,14 +69,14 @@ def convert(source: Path, target: Path, form: str, to: str, single: bool = False
             names = ", ".join(path.name for path in companions)
             table.notes.append(f"ids were numbered anew, so files whose rows follow the old ones are left out: {names}")
         companions = []
-    # Made whole before anything is written, the file that makes it a data set last.
+    # All contents are made before anything is written; the file that makes it a data set comes last.
     files = WRITERS[to](users, items, table, target.name, single)
-    there = [name for name in files if (target / name).exists()]
-    if there:
-        raise UserError(f"convert: {target} holds {', '.join(there)} already: delete it or choose another folder")
-    make_place(target, "OUT")
+    existing = [name for name in files if (target / name).exists()]
+    if existing:
+        raise UserError(f"convert: {target} holds {', '.join(existing)} already: delete it or choose another folder")
+    make_named_folder(target, "OUT")
     for path in companions:
-        _copy(path, target / path.name)
+        write_bytes(target / path.name, path.read_bytes())
     mappings = {"u_id_mapping.csv": (user_names, "userID"), "i_id_mapping.csv": (item_names, "itemID")}
     for file, (ids, column) in mappings.items():
         if ids is not None:
@@ -109,12 +107,6 @@ def _numbers(what: str, ids: Sequence[str], table: Table, renumber: bool) -> tup
     return codes.astype(np.int64), names
 
 
-def _copy(source: Path, target: Path) -> None:
-    with open(source, "rb") as file, whole_file(target) as copy:
-        while block := file.read(1 << 20):
-            copy.write(block)
-
-
 # User graphs
 
 
@@ -124,8 +116,6 @@ def pickle_user_graph(source: Path, target: Path) -> tuple[int, int]:
     Raises:
         UserError: if the source is not of that form, or the target cannot be written.
     """
-    from utils.data.user_graph_file import read_arrays
-
     try:
         with open(source, "rb") as file, np.load(file, allow_pickle=False) as stored:
             n_users = len(stored["indptr"]) - 1
@@ -142,9 +132,12 @@ def pickle_user_graph(source: Path, target: Path) -> tuple[int, int]:
     return n_users, len(graph.indices)
 
 
-def _convert_graph(source: Path, target: Path) -> list[str]:
-    from utils.data.user_graph_file import convert_user_graph
+def convert_graph(source: Path, target: Path) -> list[str]:
+    """Converts a user graph, in the direction that the endings .npy and .npz say; returns a line on what was written.
 
+    Raises:
+        UserError: for other endings, a target that is there, or a source that is no user graph.
+    """
     kinds = source.suffix, target.suffix
     if kinds not in ((".npy", ".npz"), (".npz", ".npy")):
         raise UserError(f"convert: user_graph: expected a .npy and a .npz file, either way, got {source} and {target}")
@@ -152,39 +145,3 @@ def _convert_graph(source: Path, target: Path) -> list[str]:
         raise UserError(f"convert: {target} is there already: delete it or choose another name")
     n_users, n_pairs = (convert_user_graph if kinds[0] == ".npy" else pickle_user_graph)(source, target)
     return [f"{target}: {n_users:,} users, {n_pairs:,} co-users"]
-
-
-def convert_command(arguments: list[str]) -> int:
-    """The command `convert`; returns the exit code."""
-    from cli.words import take_apart
-
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    first = next((k for k, word in enumerate(arguments) if word.startswith("-")), len(arguments))
-    places, words = arguments[:first], take_apart(arguments[first:], ("single", "renumber"))
-    if len(places) != 3:
-        raise UserError(f"convert: expected a format and two places, got {len(places)} words; see convert --help")
-    form, source, target = places[0], Path(places[1]).expanduser(), Path(places[2]).expanduser()
-    problems = [f"convert: unknown option --{n}{nearest(n, ['to'])}" for n in words.options if n != "to"]
-    to = words.one("to", "mmrec") or ""
-    for word in (form, to):
-        if word not in READERS and word != "user_graph":
-            known = [*READERS, "user_graph"]
-            problems.append(f"convert: unknown format '{word}'{nearest(word, known)}; there are {', '.join(known)}")
-    if not problems and form == "user_graph" and (words.options or words.flags):
-        problems.append("convert: user_graph takes no options; the ending of OUT tells its form")
-    elif not problems and to == "user_graph":
-        problems.append("convert: --to user_graph: write `convert user_graph IN OUT`")
-    elif not problems and form == to and not words.flags:
-        problems.append(f"convert: {form} to {to}: nothing to convert; name another format by --to")
-    elif not problems and "single" in words.flags and to != "recbole":
-        problems.append("convert: --single goes with --to recbole")
-    if problems:
-        raise UserError(*problems)
-    if form == "user_graph":
-        lines = _convert_graph(source, target)
-    else:
-        lines = convert(source, target.absolute(), form, to, "single" in words.flags, "renumber" in words.flags)
-    print("\n".join(lines))
-    return 0

@@ -4,10 +4,8 @@ import hashlib
 import multiprocessing
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from cli_tools import run_here
 from helpers import problems_of
 
 from prepare.content import store as store_module
-from prepare.content.store import ContentStore, compact, description, file_rows, image_files, key_of
+from prepare.content.store import ContentStore, compact, key_of
 
 SOURCE = Path(store_module.__file__).resolve().parents[2]
 
@@ -49,7 +47,7 @@ def test_gives_back_the_bytes_as_they_came(tmp_path: Path) -> None:
         assert store.size("text", rows[0][0]) == 0
         assert store.keys("image") == sorted(name for name, _ in rows)
         assert (store.count("image"), store.count("text")) == (52, 0)
-        assert description(store) == {"file": "content.lmdb", "format": 1, "items": {"image": 52}}
+        assert store.summary().startswith(f"{path}: 52 image; ")
         assert store.verify() == []
     assert sorted(os.listdir(tmp_path)) == ["content.lmdb"]  # no second file, which would differ from run to run
 
@@ -71,20 +69,15 @@ def test_putting_again_changes_what_is_new_only(tmp_path: Path) -> None:
     path = tmp_path / "content.lmdb"
     rows = rows_of(10)
     with ContentStore.open(path, write=True) as store:
-        report = store.put_many("text", rows)
-        assert (report.rows, report.added, report.unchanged, report.replaced) == (10, 10, 0, 0)
-        assert report.bytes == sum(len(content) for _, content in rows)
+        assert store.put_many("text", rows) == 10
         before = path.read_bytes()
-        report = store.put_many("text", rows)
-        assert (report.added, report.unchanged, report.replaced) == (0, 10, 0)
+        assert store.put_many("text", rows) == 10
         assert path.read_bytes()[8192:] == before[8192:]  # beyond the two pages that count transactions
-        report = store.put_many("text", [*rows[:8], (rows[8][0], b"other"), ("new", b"1"), ("new", b"2")])
-        assert (report.rows, report.added, report.unchanged, report.replaced) == (11, 1, 8, 2)
-        assert "11 rows" in report.line("text")
+        store.put_many("text", [*rows[:8], (rows[8][0], b"other"), ("new", b"1"), ("new", b"2")])
         found = store.get("text", "new")
         assert found is not None
         assert bytes(found) == b"2"  # the last one
-        assert store.count("text") == 11
+        assert (store.count("text"), bytes(store.get("text", rows[8][0]) or b"")) == (11, b"other")
 
 
 def test_kinds_are_apart_even_where_one_starts_like_the_other(tmp_path: Path) -> None:
@@ -115,7 +108,7 @@ def test_ids_too_long_for_a_key_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_map_grows_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "LEAST_MAP", 2**16)
+    monkeypatch.setattr(store_module, "SMALLEST_MAP", 2**16)
     rows = rows_of(300, size=20_000)
     path = filled(tmp_path / "content.lmdb", rows)
     assert path.stat().st_size > 50 * 2**16
@@ -272,80 +265,6 @@ def test_several_processes_read_at_once(tmp_path: Path) -> None:
         for worker in workers:
             worker.join(timeout=60)
     assert found == {hashlib.sha256(b"".join(content for _, content in rows)).hexdigest()}
-
-
-WRITER = """
-import sys
-sys.path.insert(0, {source!r})
-from pathlib import Path
-import numpy as np
-from prepare.content import store
-store.BATCH_ROWS = 5
-random = np.random.default_rng(0)
-rows = [(f"B{{number:05}}", random.bytes(3000 + number)) for number in range(400)]
-path = Path({path!r})
-with store.ContentStore.open(path, write=True) as opened:
-    print("open", flush=True)
-    opened.put_many("image", rows)
-print("compacting", flush=True)
-store.compact(path)
-print("done", flush=True)
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs kill -9")
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    def start(path: Path) -> subprocess.Popen[str]:
-        code = WRITER.format(source=str(SOURCE), path=str(path))
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-
-    with start(tmp_path / "undisturbed.lmdb") as process:
-        assert process.communicate(timeout=120)[0] == "open\ncompacting\ndone\n"
-    path = tmp_path / "content.lmdb"
-    random = np.random.default_rng(1)
-    unfinished = 0
-    for moment, seconds in enumerate([0.0, *random.uniform(0, 0.05, size=4)]):
-        with start(path) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "open\n"
-            if moment == 4:
-                assert process.stdout.readline() == "compacting\n"
-            time.sleep(seconds)
-            process.send_signal(signal.SIGKILL)
-            unfinished += "done" not in process.stdout.read()
-        with ContentStore.open(path) as store:
-            assert store.verify() == []
-    assert unfinished
-    with start(path) as process:
-        process.communicate(timeout=120)
-    assert path.read_bytes() == (tmp_path / "undisturbed.lmdb").read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["content.lmdb", "undisturbed.lmdb"]
-
-
-def test_images_are_found_by_the_item_in_their_name(tmp_path: Path) -> None:
-    for name in ("h.bmp", "a.jpg", "b.JPEG", "c.d.png", "e.txt", "f", "é.webp"):
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "g.png").mkdir()
-    found, missing, others = image_files(tmp_path, ["c.d", "a", "b", "e", "f", "g", "e\u0301"])
-    assert {name: path.name for name, path in found.items()} == {
-        "c.d": "c.d.png", "a": "a.jpg", "b": "b.JPEG", "e\u0301": "é.webp",
-    }  # fmt: skip
-    assert missing == ["e", "f", "g"]
-    assert others == ["h.bmp"]
-    (tmp_path / "a.png").write_bytes(b"x")
-    (problem,) = problems_of(lambda: image_files(tmp_path, ["a"]))
-    assert "a.jpg and a.png are both the image of item a" in problem
-    assert image_files(tmp_path, ["b"])[1] == []
-    (problem,) = problems_of(lambda: image_files(tmp_path / "nowhere", ["a"]))
-    assert "no folder of images" in problem
-
-
-def test_files_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"content")
-    unreadable: list[tuple[str, str]] = []
-    rows = list(file_rows({"a": tmp_path / "a.jpg", "b": tmp_path / "gone.jpg"}, unreadable))
-    assert rows == [("a", b"content")]
-    assert unreadable == [("b", "gone.jpg: No such file or directory")]
 
 
 def test_the_command_lists_verifies_and_compacts(tmp_path: Path) -> None:

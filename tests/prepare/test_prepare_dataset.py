@@ -21,9 +21,9 @@ from PIL import Image
 
 from prepare import steps
 from prepare.content.encoder_registry import ENCODERS, Encoder, EncoderSource, EncoderSpec
-from prepare.content.image_check import STRUCTURE, structure_problem
 from prepare.content.store import ContentStore
-from prepare.synthetic_raw.raw_spec import RawSpec, write_raw
+from prepare.synthetic_raw.raw_spec import RawSpec
+from prepare.synthetic_raw.write_raw import write_raw
 
 SIZES: dict[str, Any] = {
     "users": 60,
@@ -171,7 +171,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(raw, tmp_path):
     assert plan["read"] == "unchanged, skipped"
     assert plan["filter"] == "runs: parameters changed: k_core 5 -> 4"
     assert plan["split"] == "runs: parameters changed: seed 0 -> 3"
-    assert plan["content"].startswith("runs: if what filter")
+    assert plan["content"].startswith("runs: if filter")
     assert contents(tmp_path, "nothing") == before
 
 
@@ -241,7 +241,7 @@ def test_amazon_2023(tmp_path):
     ],
 )
 def test_files_that_end_early_are_refused_unless_accepted(tmp_path, cut, file, planted):
-    write_raw(RawSpec(**SIZES, cut=(cut,)), tmp_path / "raw")
+    write_raw(RawSpec(**SIZES, cut=[cut]), tmp_path / "raw")
     outcome = prepare(tmp_path, "baby", "--raw", tmp_path / "raw", "--k_core", 0)
     assert outcome.code == 2
     assert outcome.err.startswith(f"error: {file}: ")
@@ -282,7 +282,7 @@ def test_files_are_fetched_when_asked(server, raw, tmp_path):
     words = ("--raw", tmp_path / "raw", "--mirror", server)
     outcome = prepare(tmp_path, "baby", *words)
     assert outcome.code == 2
-    assert "--download fetches it" in outcome.err
+    assert "or add --download" in outcome.err
     assert not (tmp_path / "raw").exists()
     outcome = prepare(tmp_path, "baby", *words, "--download", "--dry_run")
     assert outcome.out.count("download: http://127.0.0.1") == 3
@@ -321,7 +321,7 @@ def test_images_are_fetched_by_their_addresses(server, tmp_path, monkeypatch):
     (tmp_path / "raw" / "images").rename(tmp_path / "www" / "images")
     words = ("--source", "amazon2023", "--category", "Baby", "--raw", tmp_path / "raw", "--image_encoder", "colours")
     outcome = prepare(tmp_path, "new", *words)
-    assert "there are no images; --download fetches them" in outcome.err
+    assert "there are no images; name their folder with --images, or add --download" in outcome.err
     prepare(tmp_path, "plain", *words[:-2])
     table = pd.read_csv(tmp_path / "plain" / "i_id_mapping.csv", sep="\t")
     lost, *_ = [name for name in table.original if (tmp_path / "www" / "images" / f"{name}.png").exists()]
@@ -409,15 +409,17 @@ def test_images_go_into_the_store_as_they_came(tmp_path):
 def test_broken_images_are_counted_without_an_encoder(tmp_path, monkeypatch, pillow):
     monkeypatch.setitem(ENCODERS, "colours", EncoderSource(("image",), Colours))
     if not pillow:
-        monkeypatch.setattr(steps, "checker", lambda: (STRUCTURE, structure_problem))
+        monkeypatch.setattr(steps, "check_library", lambda: "")
     write_raw(RawSpec(**{**SIZES, "extra_images": 0}, missing_images=4, broken_images=5), tmp_path / "raw", "own")
     raw = tmp_path / "raw"
     words = ("--interactions", raw / "interactions.csv", "--k_core", 5, "--images", raw / "images")
     outcome = prepare(tmp_path, "mine", *words)
     assert (outcome.code, outcome.err) == (0, "")
-    how = f"decoding (Pillow {Image.__version__})" if pillow else "their structure (Pillow is not installed)"
     assert "images: 40 items = 36 stored + 4 without a file + 0 unreadable" in outcome.out
-    assert f"images checked by {how}: 36 stored = 31 whole + 5 broken" in outcome.out
+    if not pillow:
+        assert "images: 36 stored were not checked, since Pillow is not installed: pip install pillow" in outcome.out
+        return
+    assert f"images decoded by Pillow {Image.__version__}: 36 stored = 31 whole + 5 broken" in outcome.out
     broken = manifest(tmp_path / "mine")["steps"]["check_images"]["broken"]
     assert len(broken) == 5
     assert all(f"  {name}: {reason}\n" in outcome.out for name, reason in broken.items())
@@ -425,7 +427,7 @@ def test_broken_images_are_counted_without_an_encoder(tmp_path, monkeypatch, pil
     assert "check_images: unchanged" in prepare(tmp_path, "mine", *words).out
     # An encoder finds the same ones, and then they are not looked for twice.
     outcome = prepare(tmp_path, "mine", *words, "--image_encoder", "colours")
-    assert "images checked" not in outcome.out
+    assert "images decoded" not in outcome.out
     assert "31 encoded to 3 features, 4 missing, 0 empty, 5 unreadable" in outcome.out
     assert all(f"unreadable {name}: " in outcome.out for name in broken)
 
@@ -460,29 +462,29 @@ def test_a_folder_that_cannot_be_made_names_the_option(own, tmp_path):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ([], "prepare: 'mine' names no Amazon category"),
+        ([], "prepare: 'mine' names no category of amazon2014"),
         (["--interactions", "none.csv"], "there is no file none.csv"),
         (["--interactions", "X"], "which column is the user?"),
         (["--interactions", "X", "--columns", "usr=who"], "--columns: unknown column 'usr' (did you mean 'user'?)"),
         (["--interactions", "X", "--columns", "user"], "--columns: expected NAME=VALUE, got 'user'"),
         (["--interactions", "X", "--raw", "x"], "--raw does not go with --interactions"),
-        (["--raw", "x", "--texts", "y"], "--texts does not go without --interactions"),
-        (["--interactions", "X", "--split", "random"], "--split: expected mmrec, chronological"),
+        (["--raw", "x", "--keep_ids"], "--keep_ids does not go without --interactions"),
+        (["--interactions", "X", "--split", "random"], "--split: expected a word out of mmrec, chronological"),
         (
             ["--interactions", "X", "--split", "global_time", "--seed", "3"],
             "--seed: the split global_time draws nothing",
         ),
         (["--interactions", "X", "--ratios", "0.5", "0.5"], "--ratios: expected three shares"),
         (["--interactions", "X", "--ratios", "0.5", "0.5", "0.5"], "--ratios: expected three shares"),
-        (["--interactions", "X", "--threshold", "high"], "--threshold: expected a number, got 'high'"),
-        (["--interactions", "X", "--k_core", "-1"], "--k_core: expected an integer of at least 0"),
+        (["--interactions", "X", "--threshold", "high"], "--threshold: expected a number or null, got 'high'"),
+        (["--interactions", "X", "--k_core", "-1"], "--k_core: expected an integer or null of at least 0"),
         (["--interactions", "X", "--kcore", "1"], "unknown option --kcore (did you mean 'k_core'?)"),
         (["--interactions", "X", "--features", "audio=A"], "which item is which row?"),
         (["--interactions", "X", "--features", "a-b=A", "--keep_ids"], "'a-b' cannot name a modality"),
-        (["--interactions", "X", "--text_encoder", "tfidf"], "there are no texts; name their table by --texts"),
+        (["--interactions", "X", "--text_encoder", "tfidf"], "there are no texts; name a table of them with --texts"),
         (
             ["--interactions", "X", "--image_encoder", "torchvision"],
-            "there are no images; name their folder by --images",
+            "there are no images; name their folder with --images",
         ),
         (
             ["--interactions", "X", "--texts", "T", "--text_encoder", "tfdif"],
@@ -493,14 +495,17 @@ def test_a_folder_that_cannot_be_made_names_the_option(own, tmp_path):
         (["--interactions", "X", "--columns", "user=who,item=what", "--k_core", "90"], "no interaction is left of"),
         (
             ["--interactions", "X", "--columns", "user=who,item=what", "--threshold", "2"],
-            "the interactions have no ratings",
+            "--threshold: the interactions have no ratings; name their column",
         ),
         (["--interactions", "X", "--columns", "user=who,item=what", "--split", "leave_one_out"], "have no times"),
         (
             ["--interactions", "X", "--columns", "user=who,item=what", "--keep_ids"],
             "expected ids of users that are whole numbers",
         ),
-        (["--raw", "x", "--source", "amazon2015", "--category", "Baby"], "--source: expected amazon2014, amazon2023"),
+        (
+            ["--raw", "x", "--source", "amazon2015", "--category", "Baby"],
+            "--source: expected amazon2014, amazon2023, micro",
+        ),
     ],
 )
 def test_mistakes_are_a_line_each_and_code_2(own, tmp_path, words, problem):
@@ -529,7 +534,7 @@ def test_content_that_is_of_no_item_is_shown_beside_the_items(own, tmp_path):
     for place in ("pictures/image_0.png", "pictures/image_1.png", "below/deeper/0.png"):
         (tmp_path / place).write_bytes(b"x")
     first = pd.read_csv(own / "x.csv").what[0]
-    ids = f": its ids are such as 'P-0', those of the interactions such as '{first}'"
+    ids = f": its ids look like 'P-0', those of the interactions like '{first}'"
     for words, problem in (
         (("--images", tmp_path / "pictures"), "no image of any of 25 items, among 2 such as image_0.png; expected"),
         (("--images", tmp_path / "below"), "no image of any of 25 items, nor another image file; expected"),
@@ -544,6 +549,53 @@ def test_content_that_is_of_no_item_is_shown_beside_the_items(own, tmp_path):
         assert outcome.err.count("\n") == 1
         assert problem in outcome.err
         assert not (tmp_path / "data" / "mine" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [("movielens", "ml-100k"), ("movielens", "ml-1m"), ("microlens", "microlens")]
+)
+def test_other_published_sources_become_data_sets(tmp_path, source, name):
+    category = "MicroLens-50k" if source == "microlens" else name
+    spec = RawSpec(**{**SIZES, "extra_images": 0}, category=category, malformed=2, duplicated=3, missing_metadata=2)
+    write_raw(spec, tmp_path / "raw", source)
+    outcome = prepare(tmp_path, name, "--raw", tmp_path / "raw", "--source", source, "--k_core", 5)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "split mmrec: 600 rows" in outcome.out
+    assert "texts: 40 items = 38 with text + 0 with an entry but no text + 2 without entry" in outcome.out
+    if source == "microlens":
+        assert "images decoded by Pillow" in outcome.out
+    assert manifest(tmp_path / name)["source"] == {"name": source, "category": category}
+    outcome = trained(
+        "-m", "MostPop", "-d", name, "--data_path", tmp_path, "--output_dir", tmp_path / "runs", "--topk", 5, 10, 20,
+        "--device", "cpu",
+    )  # fmt: skip
+    assert "40 items" in outcome.out
+
+
+def test_a_dry_run_reads_the_beginning_of_every_input(own, tmp_path):
+    (tmp_path / "texts.csv").write_text("sku,title\n1,a\n")
+    np.save(tmp_path / "a.npy", np.zeros((29, 2)))
+    (tmp_path / "ratings_Baby.csv").write_text("no,ratings\n" * 3)
+    features = ("--features", f"audio={tmp_path / 'a.npy'}", "--feature_ids", own / "ids.txt")
+    words = ("--interactions", own / "x.csv", *OWN[:3], "--split", "leave_one_out", "--texts", tmp_path / "texts.csv")
+    outcome = prepare(tmp_path, "mine", *words, *features, "--dry_run")
+    assert (outcome.code, outcome.err.splitlines()) == (2, [
+        "error: --split leave_one_out: the interactions have no times; name their column with --columns time=NAME",
+        "error: texts.csv: which column holds the item's id? add --text_id NAME; its columns are sku, title",
+        "error: a.npy: 29 rows, but 30 ids were given for them",
+    ])  # fmt: skip
+    outcome = prepare(tmp_path, "baby", "--raw", tmp_path, "--dry_run")
+    assert outcome.err.startswith(
+        "error: ratings_Baby.csv: no interaction in 3 lines: 3 malformed: not user,item,rating"
+    )
+
+
+def test_columns_of_texts_with_holes_are_reported(own, tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "what,title,plot\n" + "".join(f"item/{i},t{i},{'p' * (i > 2)}\n" for i in range(25))
+    )
+    outcome = prepare(tmp_path, "mine", "--interactions", own / "x.csv", *OWN, "--texts", tmp_path / "t.csv")
+    assert "  kept, with an empty column 'plot': 3, first line 2: item/0" in outcome.out
 
 
 def test_help():

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from prepare.pipeline import whole_file
+from utils.files import atomic_file
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -30,7 +30,7 @@ def write_lines(
     """
     between = dict(between or {})
     written = 0
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         # Neither name nor time in the header: equal content gives equal bytes.
         packed = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else None
         target: IO[bytes] = packed or file  # type: ignore[assignment]
@@ -50,7 +50,7 @@ def write_lines(
     return written
 
 
-def whole_lines(path: Path) -> int:
+def complete_lines(path: Path) -> int:
     """How many complete lines a gzip file gives before it ends or breaks off."""
     unpacker, lines = zlib.decompressobj(wbits=31), 0
     with open(path, "rb") as file:

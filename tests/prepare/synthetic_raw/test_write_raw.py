@@ -16,8 +16,9 @@ import pytest
 from cli_tools import contents, run_here
 from helpers import problems_of
 
-from prepare.synthetic_raw.raw_files import names
-from prepare.synthetic_raw.raw_spec import SIZES, RawSpec, draw, write_raw
+from prepare.synthetic_raw.raw_lines import names
+from prepare.synthetic_raw.raw_spec import SIZES, RawSpec, draw
+from prepare.synthetic_raw.write_raw import WRITERS, write_raw
 
 SMALL = {"users": 60, "items": 40, "interactions": 500, "extra_ratings": 300, "extra_items": 50, "image_width": 8}
 DEFECTS = {
@@ -65,7 +66,7 @@ def test_the_five_core_is_the_one_that_was_asked_for(tmp_path: Path, seed: int) 
     assert all(by_pair[r["reviewerID"], r["asin"]] == (r["overall"], r["unixReviewTime"]) for r in reviews)
 
 
-@pytest.mark.parametrize("source", ["amazon2014", "amazon2023", "own"])
+@pytest.mark.parametrize("source", WRITERS)
 def test_equal_seeds_give_equal_bytes(tmp_path: Path, source: str) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         written(tmp_path / name, source, seed=seed, **DEFECTS)
@@ -129,13 +130,13 @@ def test_the_defects_of_2014_are_those_that_were_planted(tmp_path: Path) -> None
 
 
 def test_files_that_break_off(tmp_path: Path) -> None:
-    record = written(tmp_path / "raw", cut=("reviews", "meta", "images"), image_width=4096)["files"]
+    record = written(tmp_path / "raw", cut=["reviews", "meta", "images"], image_width=4096)["files"]
     for name in ("reviews_Baby_5.json.gz", "meta_Baby.json.gz"):
         packed = (tmp_path / "raw" / name).read_bytes()
         with pytest.raises(EOFError):
             gzip.decompress(packed)
         left = zlib.decompressobj(31).decompress(packed)
-        assert 0 < left.count(b"\n") == record[name]["whole_lines"] < record[name]["lines"]
+        assert 0 < left.count(b"\n") == record[name]["complete_lines"] < record[name]["lines"]
     size = (tmp_path / "raw" / "image_features_Baby.b").stat().st_size
     assert divmod(size, 10 + 4 * 4096) == (record["image_features_Baby.b"]["records"] - 1, (10 + 4 * 4096) // 2)
 
@@ -209,14 +210,15 @@ def test_presets_have_the_published_sizes() -> None:
     assert SIZES["baby"].image_width == 4096
 
 
-def test_mistakes_are_told_in_a_line_each(tmp_path: Path) -> None:
-    assert problems_of(lambda: RawSpec(users=3, category="a/b", cut=("review",))) == [
-        "generate_raw: users: expected a whole number of at least 10, got 3",
-        "generate_raw: category: expected letters, digits and _, got 'a/b'",
-        "generate_raw: cut: there is no 'review' (did you mean 'reviews'?)",
+def test_mistakes_are_a_line_each(tmp_path: Path) -> None:
+    assert problems_of(lambda: RawSpec(users=3, cut=["review"])) == [
+        "generate_raw: --users: expected an integer of at least 10, got 3",
+        "generate_raw: --cut: expected a list of words or null out of reviews, meta, images, got ['review']",
     ]
+    (problem,) = problems_of(lambda: RawSpec(category="a/b"))
+    assert problem == "generate_raw: --category: expected letters, digits, _ and -, got 'a/b'"
     assert problems_of(lambda: RawSpec(interactions=100)) == [
-        "generate_raw: interactions: expected 6,000 to 299,400 by users and items, got 100"
+        "generate_raw: --interactions: expected 6,000 to 299,400 by users and items, got 100"
     ]
     assert problems_of(lambda: RawSpec(missing_images=400, broken_images=101)) == [
         "generate_raw: of images: 501 for 500 items; expected no more than items"
