@@ -24,8 +24,8 @@ class GenerateOptions:
 
 def run(words: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    parser = Parser("generate", __doc__ or "")
-    parser.add_options(GenerateOptions, ["name"])
+    parser = Parser("generate", __doc__ or "", ["name"])
+    parser.add_options(GenerateOptions)
     keys = keys_of(SyntheticSpec)
     parser.add_keys(keys.values(), asdict(SIZES["demo"]), "keys (values of the size demo in brackets)")
     if not words or not {"-h", "--help"}.isdisjoint(words):

@@ -22,8 +22,8 @@ def run(words: Sequence[str]) -> int:
         source: str = setting("layout of the files", choices=tuple(WRITERS), default="amazon2014")
         size: str = setting("size that the keys below are laid over", choices=tuple(SIZES), default="small")
 
-    parser = Parser("generate_raw", __doc__ or "")
-    parser.add_options(RawOptions, ["folder"])
+    parser = Parser("generate_raw", __doc__ or "", ["folder"])
+    parser.add_options(RawOptions)
     parser.add_keys(keys_of(RawSpec).values(), asdict(SIZES["small"]), "keys (values of the size small in brackets)")
     if not words or not {"-h", "--help"}.isdisjoint(words):
         print(parser.format_help(), end="")

@@ -45,13 +45,17 @@ class Parser(argparse.ArgumentParser):
     Args:
         command: its name; empty: that of the program without a command.
         description: what it does.
-        usage: the words after the program's name; None: made from the options.
+        positional: options that are given by their place.
+        usage: the words after the program's name; None: the command, its arguments and "[options]".
     """
 
-    def __init__(self, command: str, description: str, usage: str | None = None) -> None:
+    def __init__(
+        self, command: str, description: str, positional: Sequence[str] = (), usage: str | None = None
+    ) -> None:
+        arguments = " ".join([command, *(name.upper() for name in positional)])
         super().__init__(
             prog=f"{PROGRAM} {command}".strip(),
-            usage=usage and f"{PROGRAM} {usage}",
+            usage=f"{PROGRAM} {usage or f'{arguments} [options]'}",
             description=description,
             formatter_class=_Formatter,
             add_help=False,
@@ -59,7 +63,7 @@ class Parser(argparse.ArgumentParser):
         )
         # argparse has no public way to say which words are negative numbers; -1e-3 is none to it before Python 3.14.
         self._negative_number_matcher = NUMBER
-        self.command = command
+        self.command, self.positional = command, positional
         self.flag_names: set[str] = set()
         self.names: dict[str, None] = {}  # options without their dashes, in order
 
@@ -69,19 +73,16 @@ class Parser(argparse.ArgumentParser):
         text = f"{missing} is missing; usage: {self.format_usage().partition(': ')[2]}" if missing else message
         raise UserError(" ".join(f"{self.command}: {text}".removeprefix(": ").split()))
 
-    def add_options(
-        self, options: type, positional: Sequence[str] = (), flags: Mapping[str, str] | None = None
-    ) -> None:
+    def add_options(self, options: type, flags: Mapping[str, str] | None = None) -> None:
         """Adds an option for each field.
 
         Args:
             options: a dataclass of `setting` fields; a `bool` field is a flag.
-            positional: fields that are given by their place.
             flags: more flags, name to meaning.
         """
         group = self.add_argument_group("options")
         for key in keys_of(options).values():
-            if key.name in positional:
+            if key.name in self.positional:
                 self.add_argument(key.name, metavar=key.name.upper(), help=_meaning(key))
             elif key.type is bool:
                 self._add_flag(key.name, _meaning(key), group)
@@ -189,8 +190,8 @@ def parse_options(
     Raises:
         UserError: with every mistake in the words.
     """
-    parser = Parser(command, description)
-    parser.add_options(options, positional)
+    parser = Parser(command, description, positional)
+    parser.add_options(options)
     if not words or not {"-h", "--help"}.isdisjoint(words):
         print(parser.format_help(), end="")
         return None

@@ -92,7 +92,7 @@ def run(words: Sequence[str]) -> int:
 
 def _parser(request: Request | None = None) -> Parser:
     """The parser of the command's own options, and with a request of every key that its models know."""
-    parser = Parser("", DESCRIPTION, USAGE)
+    parser = Parser("", DESCRIPTION, usage=USAGE)
     parser.add_options(TrainOptions, flags=SHOWING)
     if request:
         harness = [key for settings in SETTINGS for key in keys_of(settings).values()]
