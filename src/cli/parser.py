@@ -15,8 +15,9 @@ from typing import Any, NoReturn, TypeVar
 from utils.config.schema import Key, check_value, keys_of
 from utils.config.yaml_files import parse_yaml
 from utils.errors import UserError, nearest
+from utils.paths import PACKAGE
 
-PROGRAM = "main.py"
+PROGRAM = "gtc-bench" if PACKAGE else "main.py"
 SHORT = {"model": "-m", "dataset": "-d", "help": "-h"}
 NUMBER = re.compile(r"-(\d|\.\d|inf|nan)")  # a word that is a value although it begins with a dash
 METAVARS = {int: "N", float: "X", bool: "true|false"}

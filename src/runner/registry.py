@@ -6,7 +6,6 @@ A model may also come from a file elsewhere, a plugin; either may be written for
 from __future__ import annotations
 
 import ast
-import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from utils.config.declared import declared_keys
 from utils.config.schema import Key, keys_of
 from utils.config.yaml_files import read_yaml
 from utils.errors import UserError, nearest
-from utils.paths import CONFIGS, MODELS, PACKAGE, SOURCE
+from utils.paths import CONFIGS, MODELS, SOURCE, own_module
 
 
 def available_models() -> dict[str, Path]:
@@ -62,11 +61,7 @@ def model_class(name: str, plugin: ModelFile | None = None) -> Any:
     if plugin:
         return load_class(plugin)
     file = _file_in_tree(name)
-    return (
-        load_class(file)
-        if file.foreign
-        else getattr(importlib.import_module(f"{PACKAGE}models.{file.path.stem}"), name)
-    )
+    return load_class(file) if file.foreign else getattr(own_module(f"models.{file.path.stem}"), name)
 
 
 def model_keys(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,10 @@ def run_all(configs: Sequence[Config], resume: bool, quiet: bool) -> int:
     return 1 if any(result.metrics["status"] != "finished" for result in results) else 0
 
 
-def check_all(configs: Sequence[Config], shelf: DatasetShelf, resume: bool = False) -> None:
-    """Reads every data set once before the first run, prints what is in it, and finds all mistakes at once."""
+def check_all(
+    configs: Sequence[Config], shelf: DatasetShelf, resume: bool = False, say: Callable[[str], object] = print
+) -> None:
+    """Reads every data set once before the first run, says what is in it, and finds all mistakes at once."""
     problems: list[str] = []
     spoken: set[str] = set()
     stale: set[str] = set()
@@ -123,7 +125,7 @@ def check_all(configs: Sequence[Config], shelf: DatasetShelf, resume: bool = Fal
         for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in [*dataset.warnings, *notes])]:
             if line not in spoken:
                 spoken.add(line)
-                print(line)
+                say(line)
     if problems:
         raise UserError(*dict.fromkeys(problems))
 

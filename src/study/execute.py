@@ -29,7 +29,7 @@ from study.results import read_json, status_of
 from utils.errors import UserError
 from utils.files import make_folder, take_lock, write_json
 from utils.memory import check_fits
-from utils.paths import SOURCE
+from utils.paths import PACKAGE, SOURCE
 from utils.progress import ProgressBar
 from utils.runs.run_folder import RunFolder
 
@@ -303,7 +303,8 @@ def _settle(ray: Any, task: Any) -> None:
 
 
 def _ray_environment(how: How) -> dict[str, Any]:
-    return {"runtime_env": {"env_vars": {"PYTHONPATH": str(SOURCE)}}}
+    # An installed package is found without; a checkout is where its tasks find the modules.
+    return {} if PACKAGE else {"runtime_env": {"env_vars": {"PYTHONPATH": str(SOURCE)}}}
 
 
 def _wants_gpu(trial: Trial) -> bool:

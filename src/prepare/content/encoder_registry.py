@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from utils.config.schema import check_value, fill, keys_of, setting
 from utils.errors import UserError, nearest
+from utils.paths import own_module
 
 TEXT, IMAGE = "text", "image"
 POOLINGS = ("mean", "max", "cls", "flatten")
@@ -95,7 +95,7 @@ def _built_by(module: str, name: str) -> Callable[[EncoderSpec, str], Encoder]:
     """Builds the encoder of a module, which is imported only then."""
 
     def build(spec: EncoderSpec, reads: str) -> Encoder:
-        encoder: Encoder = getattr(importlib.import_module(f"prepare.content.{module}"), name)(spec, reads)
+        encoder: Encoder = getattr(own_module(f"prepare.content.{module}"), name)(spec, reads)
         return encoder
 
     return build

@@ -6,8 +6,6 @@ published and what they are called; the Python file has a `Published` source nam
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +16,7 @@ from prepare.interactions import Interactions
 from prepare.lines import NOT_KEPT, Reading, Tally
 from utils.config.yaml_files import read_yaml
 from utils.errors import UserError, nearest
-from utils.paths import CONFIGS
+from utils.paths import CONFIGS, own_module
 
 REPLACED = "\ufffd"
 
@@ -157,7 +155,7 @@ def published_source(name: str) -> Any:
     if name not in source_names():
         known = source_names()
         raise UserError(f"--source: expected {', '.join(known)}, got '{name}'{nearest(name, known)}")
-    return importlib.import_module(f"prepare.sources.{name}").SOURCE
+    return own_module(f"prepare.sources.{name}").SOURCE
 
 
 # What all readers share
