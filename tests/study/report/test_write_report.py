@@ -122,7 +122,7 @@ def test_improvement_as_papers_print_it():
 def test_best_is_bold_second_underlined_in_every_form(tmp_path, capsys):
     study, results = two_entries(tmp_path)
     content = gather(study, results)
-    page = Page(to_html(content))
+    page = Page(to_html(content, svgs(content)))
     assert page.marks == {"b": ["0.3000", "0.3600", "0.2500", "0.5000"], "u": ["0.2000", "0.4000", "0.1500", "0.2700"]}
     lines = markdown(content).splitlines()
     assert "| A | 0.5000 | <u>0.2000</u> | <u>0.4000</u> | **0.3000** | **0.3600** |" in lines
