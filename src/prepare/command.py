@@ -24,6 +24,7 @@ from utils.runs.run_folder import write_json
 
 Options = TypeVar("Options", bound=CheckedOptions)
 ACTIONS = ("list", "verify", "compact")
+SHOWN = 50
 FIGURES = ("svg", "pdf", "png")
 
 
@@ -236,7 +237,18 @@ def content_command(arguments: Sequence[str]) -> int:
         print(store.summary())
         problems = store.verify() if action == "verify" else []
     if action == "verify":
-        print("\n".join([f"damaged: {problem}" for problem in problems[:50]] + [f"{len(problems):,} damaged records"]))
+        lines = [f"damaged: {problem}" for problem in problems[:SHOWN]]
+        lines += [f"and {len(problems) - SHOWN:,} more"] * (len(problems) > SHOWN)
+        print(
+            "\n".join(
+                [
+                    *lines,
+                    f"{len(problems):,} damaged records"
+                    if problems
+                    else "every record has the hash it was written with",
+                ]
+            )
+        )
     return 1 if problems else 0
 
 
