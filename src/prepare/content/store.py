@@ -189,7 +189,7 @@ class ContentStore:
         found: Any
         if self.write:
             with self._environment.begin() as transaction:
-                found: bytes | memoryview | None = transaction.get(key)
+                found = transaction.get(key)
         else:
             found = self._transaction().get(key)
         return None if found is None else _Record(memoryview(found))
