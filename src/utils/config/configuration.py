@@ -375,7 +375,7 @@ def resolve(request: Request, model_settings: Mapping[str, OwnKeys]) -> tuple[li
             if path.is_file():
                 resolver.layer(read_yaml(path, name), name)
         if plugin:
-            resolver.layer({"plugin": str(plugin.path), "plugin_sha256": plugin.sha256}, "--plugin")
+            resolver.layer(plugin.entries(), "--plugin")
         best = CONFIGS / "best" / dataset / f"{model}.yaml"
         if request.best and best.is_file() and not plugin:
             name = f"best/{dataset}/{model}.yaml"
