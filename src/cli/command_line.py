@@ -34,6 +34,7 @@ usage: main.py -m MODEL [MODEL ...] -d DATASET [DATASET ...] [options] [--KEY VA
        main.py convert_user_graph user_graph_dict.npy OUT.npz
        main.py content list|verify|compact NAME [--data_path DIR]
        main.py generate_raw DIR [--source amazon2014|amazon2023|own] [--size small|baby|elec] [--KEY VALUE ...]
+       main.py check_plugin FILE[:CLASS] [--plugin_config FILE] [--KEY VALUE ...]
        main.py --list | --help
 
 Trains and evaluates each model on each data set; several runs end in a comparison table.
@@ -156,7 +157,7 @@ def _dispatch(arguments: list[str]) -> int:
         "train": _train, "study": _study, "report": _report, "recommend": _recommend, "generate": _generate,
         "convert_user_graph": _convert_user_graph, "audit": _audit, "prepare": _prepare,
         "generate_raw": _generate_raw, "describe": _describe, "convert": _convert,
-        "content": _content,
+        "content": _content, "check_plugin": _check_plugin,
     }  # fmt: skip
     if arguments and not arguments[0].startswith("-"):
         command = arguments[0]
@@ -360,6 +361,26 @@ def _content(arguments: list[str]) -> int:
     from prepare.store_command import content_command
 
     return content_command(arguments)
+
+
+def _check_plugin(arguments: list[str]) -> int:
+    usage = "check_plugin FILE[:CLASS] [--plugin_config FILE] [--KEY VALUE ...]"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: main.py {usage}\n\nTries a model file on a tiny data set and reports what it reads and lacks.")
+        return 0
+    if arguments[0].startswith("-"):
+        raise UserError(f"check_plugin: the model file is missing; usage: {usage}")
+    words = take_apart(arguments[1:])
+    settings = words.one("plugin_config")
+    file = read_model_file(Path(arguments[0]), Path(settings).expanduser() if settings else None)
+
+    from mmrec.check_plugin import check_plugin
+
+    given = {name: values for name, values in words.options.items() if name != "plugin_config"}
+    overrides = {name: [_value(value, name, None) for value in values] for name, values in given.items()}
+    report = check_plugin(file, overrides)
+    print(report.text())
+    return 1 if report.failure else 0
 
 
 def _recommend(arguments: list[str]) -> int:

@@ -77,6 +77,7 @@ class ForeignRecommender(nn.Module):
     keeps_zero_gradients: ClassVar[bool] = False
     whole_batches: ClassVar[bool] = True
     epochs_begun: int = 0
+    _training_data: TrainingData
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -277,13 +278,14 @@ def _feature_notes(cls: type[ForeignRecommender], dataset: Dataset) -> list[str]
     shown = [name for name in names if name in mentioned and given.get(name) is None]
     used = {names.get(name, name.removesuffix("_feat")) for name in mentioned}
     every = cls.file is not None and (cls.file.any_feature or ALL_TOGETHER in mentioned)
-    left_out = [] if every else [m for m in dataset.features if m not in used]
+    left_out = [] if every else [m for m in dataset.features if m not in ("visual", "textual") and m not in used]
     said = [f"{name} is None" for name in shown] + [f"{name} is left out" for name in left_out]
     notes = []
     if said:
         notes.append(
             f"{cls.__name__} on {dataset.name}: files written for MMRec know visual (v_feat) and textual (t_feat) "
-            f"features, some acoustic ones (a_feat): {', '.join(said)}; --modalities '{{visual: A.npy, textual: B.npy}}' says otherwise"
+            f"features, some acoustic ones (a_feat): {', '.join(said)}; "
+            "--modalities '{visual: A.npy, textual: B.npy}' says otherwise"
         )
     if ALL_TOGETHER in mentioned and "item" not in dataset.features:
         notes.append(f"{cls.__name__}: item_feat is all modalities side by side, as there is no item_feat.npy")

@@ -88,9 +88,9 @@ def _checked(run: Run, path: Path, kind: str) -> list[tuple[NDArray[Any], NDArra
     if len(wrong):
         at = int(wrong[0])
         raise UserError(
-            f"{path}: {len(wrong):,} of {len(rows):,} pairs of {kind}s share more than they do in the training split "
-            f"(first: {rows[at]} and {graph.indices[at]}: {graph.data[at]:,} in the file, {true[at]:,} in training): validation or "
-            "test interactions leaked into it; take the file away and it is made from the training rows"
+            f"{path}: {len(wrong):,} of {len(rows):,} pairs of {kind}s share more than they do in training "
+            f"(first: {rows[at]} and {graph.indices[at]}: {graph.data[at]:,} in the file, {true[at]:,} in training): "
+            "validation or test interactions leaked into it; take the file away and it is made from the training rows"
         )
     return _split(graph.indptr, graph.indices, graph.data)
 

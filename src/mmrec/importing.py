@@ -123,7 +123,7 @@ class _Loader(importlib.abc.SourceLoader):
     def get_data(self, path: str | bytes) -> bytes:
         return self.source
 
-    def source_to_code(self, data: Any, path: Any, *_: Any, **__: Any) -> Any:
+    def source_to_code(self, data: Any, path: Any = "<string>", *_: Any, **__: Any) -> Any:  # type: ignore[override]
         tree = parse_bytes(bytes(data), str(self.path))
         return compile(rewritten(tree) if self.foreign else tree, str(self.path), "exec", dont_inherit=True)
 
@@ -293,11 +293,3 @@ def load(file: ModelFile) -> ModuleType:
     importer = Importer(file)
     importer = _importers.setdefault(importer.prefix, importer)
     return importer.load(file.path)
-
-
-def importer_of(file: ModelFile) -> Importer:
-    """The importer of a file that was loaded."""
-    return _importers[Importer(file).prefix]
-
-
-__all__ = ["Importer", "Missing", "Proxy", "importer_of", "load"]

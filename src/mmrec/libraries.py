@@ -204,9 +204,9 @@ def _numpy_load(file: Any, *arguments: Any, **options: Any) -> Any:
         graph = graphs.handed_over(Path(file))
         if graph is not None:
             return graph
-    options = {name: value for name, value in options.items() if name != "allow_pickle"}
+    options |= {"allow_pickle": False}
     try:
-        return np.load(file, *arguments[:1], allow_pickle=False, **options)
+        return np.load(file, *arguments[:1], **options)
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise
@@ -218,7 +218,12 @@ def _torch_load(file: Any, map_location: Any = None, *_: Any, **__: Any) -> Any:
     """`torch.load` of tensors, arrays and plain values, onto the run's device where the file names CUDA."""
     if map_location is None and not torch.cuda.is_available():
         map_location = "cpu"
-    arrays = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, *map(type, map(np.dtype, "fdlihb?"))]
+    arrays = [
+        np.ndarray,
+        np.dtype,
+        importlib.import_module("numpy._core.multiarray")._reconstruct,
+        *map(type, map(np.dtype, "fdlihb?")),
+    ]
     try:
         with torch.serialization.safe_globals(arrays):
             return torch.load(file, running.on_device(map_location), weights_only=True)

@@ -101,15 +101,15 @@ def _link(run: Run, needs_features: bool) -> None:
     for file, name in written.items():
         if needs_features and name in dataset.features:
             np.save(target / Path(file).name, dataset.features[name], allow_pickle=False)
-    for file in sorted(run.source.iterdir()) if run.source.is_dir() else ():
-        derived = file.suffix in DERIVED_FILES and not file.stem.endswith("_feat")
-        if derived or file.name in written or file.name in run.graph_files or re.fullmatch(GRAPH_NAMES, file.name):
+    for path in sorted(run.source.iterdir()) if run.source.is_dir() else ():
+        derived = path.suffix in DERIVED_FILES and not path.stem.endswith("_feat")
+        if derived or path.name in written or path.name in run.graph_files or re.fullmatch(GRAPH_NAMES, path.name):
             continue
         try:
-            (target / file.name).symlink_to(file.absolute())
+            (target / path.name).symlink_to(path.absolute())
         except OSError:  # a file system without links
-            if file.is_file():
-                shutil.copyfile(file, target / file.name)
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
     # Files ask whether these are there; what is in them is handed over when they are opened.
     for name in {"user_graph_dict.npy", "item_graph_dict.npy", "item_graph_dict_2.npy", *run.graph_files}:
         np.save(target / name, np.zeros(0), allow_pickle=False)

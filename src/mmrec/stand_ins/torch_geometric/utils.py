@@ -14,8 +14,8 @@ from mmrec.stand_ins.torch_scatter import scatter_add, scatter_max
 
 __all__ = [
     "add_remaining_self_loops", "add_self_loops", "coalesce", "contains_self_loops", "degree", "dense_to_sparse",
-    "dropout_adj", "dropout_edge", "from_scipy_sparse_matrix", "get_laplacian", "is_undirected", "remove_self_loops", "scatter", "softmax",
-    "subgraph", "to_dense_adj", "to_scipy_sparse_matrix", "to_undirected",
+    "dropout_adj", "dropout_edge", "from_scipy_sparse_matrix", "get_laplacian", "is_undirected",
+    "remove_self_loops", "scatter", "softmax", "subgraph", "to_dense_adj", "to_scipy_sparse_matrix", "to_undirected",
 ]  # fmt: skip
 
 Edges = tuple[Tensor, Tensor | None]
