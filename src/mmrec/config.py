@@ -41,10 +41,8 @@ OF_THE_RUN = ("device", "use_gpu", "gpu_id", "inter_file_name", "data_path", *FE
 
 
 def is_set(config: Config, key: str) -> bool:
-    """Whether some file or the command line sets a key, or MMRec has a value for it."""
-    if key in (*MMREC_VALUES, *OF_THE_RUN, "model", "dataset"):
-        return True
-    return key in config and not (config[key] is None and config.sources.get(key, "default") == "default")
+    """Whether some file or the command line sets a key, or MMRec has a value for it; null sets nothing."""
+    return key in (*MMREC_VALUES, *OF_THE_RUN, "model", "dataset") or config[key] is not None
 
 
 class ForeignConfig(Mapping[str, Any]):

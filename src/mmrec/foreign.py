@@ -246,6 +246,10 @@ class ForeignRecommender(nn.Module):
         for place in state_dict.get("_extra_state", {}):  # a result in a parameter's place
             if place in self._parameters:
                 del self._parameters[place]
+        there = self.state_dict()
+        for place in [place for place in state_dict if place not in there]:  # a parameter under a second name
+            module, _, name = place.rpartition(".")
+            self.get_submodule(module).register_parameter(name, nn.Parameter(state_dict[place].to(self.device)))
         return super().load_state_dict(state_dict, *arguments, **options)
 
 

@@ -184,6 +184,8 @@ def to_cuda(value: Any, *arguments: Any, **options: Any) -> Any:
 
 def to(value: Any, *arguments: Any, **options: Any) -> Any:
     """`value.to(...)`, where a CUDA device means the run's."""
+    if not isinstance(value, torch.Tensor | torch.nn.Module):  # a number may mean anything there
+        return value.to(*(word if isinstance(word, int) else on_device(word) for word in arguments), **options)
     return value.to(*map(on_device, arguments), **options)
 
 

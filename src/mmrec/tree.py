@@ -171,7 +171,7 @@ def _imported(path: Path, tree: Tree) -> Iterator[Path]:
         yield from _files(tree.find(name))
         for each in names:
             if tree.stand_in(f"{name}.{each}") is None:
-                yield from _files(tree.find(f"{name}.{each}") if name else None)
+                yield from _files(tree.find(f"{name}.{each}" if name else each))
 
 
 def _files(place: Path | None) -> Iterator[Path]:

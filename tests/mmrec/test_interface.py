@@ -38,8 +38,8 @@ def test_get_in_and_defaults(tmp_path):
     assert (config.get("gamma", 7), config.get("delta", 3), config.get("unheard", "x")) == (7, 3, "x")
     assert (config.get("beta", 9), config["beta"]) == (0.5, 0.5)
     assert [key in config for key in ("beta", "gamma", "delta", "unheard")] == [True, False, False, False]
-    assert "nothing" in config
-    assert config.get("nothing", 4) is None
+    assert "nothing" not in config
+    assert config.get("nothing", 4) == 4, "so a run's config.yaml, which holds null for what is not set, means the same"
     assert config.get("embedding_size", 1) == config["embedding_size"] == 64
     assert config["n_layers"] is None
     config["gamma"] = 2

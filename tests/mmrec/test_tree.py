@@ -71,7 +71,7 @@ def test_relative_names(package, name, level, expected):
         "import utils.corr; FIVE = utils.corr.FIVE",
         "from utils import corr; FIVE = corr.FIVE",
         "from ..utils.corr import FIVE",
-        "from .. import utils; FIVE = utils.corr.FIVE",
+        "from ..utils import corr; FIVE = corr.FIVE",
         "from importlib import import_module; FIVE = import_module('utils.corr').FIVE",
         "import importlib; FIVE = importlib.import_module('utils.corr').FIVE",
         "from utils.corr import *",
