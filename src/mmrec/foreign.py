@@ -7,6 +7,7 @@ docs/plugins.md for what it may rely on.
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 import weakref
@@ -112,13 +113,13 @@ class ForeignRecommender(nn.Module):
             with running.inside():
                 model = cls(given, TrainingData(given, dataset)).to(device)
         except BaseException as error:
-            running.end(run.folder)
+            running.end(run.folder, os.getpid())
             if isinstance(error, Exception) and (unset := unset_keys(config, cls.file)):
                 error.unset_keys = unset  # type: ignore[attr-defined]
             raise
         object.__setattr__(model, "_unset_keys", unset_keys(config, cls.file))
         object.__setattr__(model, "_built_with", {p: state.fingerprint(v) for p, v in model._attributes()})
-        weakref.finalize(model, running.end, run.folder)
+        weakref.finalize(model, running.end, run.folder, os.getpid())
         return model
 
     @classmethod

@@ -32,7 +32,7 @@ def install_hint(name: str) -> str:
     """What to do about a package, or a part of one, that cannot be imported."""
     package = name.partition(".")[0]
     if package in HARD_TO_INSTALL and importlib.util.find_spec(package) is None:
-        return f"needs '{name}', which is not installed; the package {HARD_TO_INSTALL[package]}"
+        return f"needs '{name}', which is not installed; {package} {HARD_TO_INSTALL[package]}"
     if importlib.util.find_spec(package) is not None:
         return f"needs '{name}', which the installed version of {package} does not have"
     offered = " (what is offered here in its place has no such part)" if package in _OFFERED and "." in name else ""

@@ -18,6 +18,7 @@ from utils.config.configuration import read_yaml
 from utils.config.schema import Key, keys_of, setting
 from utils.config.settings import SETTINGS
 from utils.errors import UserError
+from utils.paths import CONFIGS
 
 __all__ = [
     "ModelFile", "class_in", "load_class", "mistakes_of_plugins", "own_keys", "parse", "plugin_keys", "read_model_file",
@@ -29,6 +30,8 @@ CALLED = {"calculate_loss": 1, "full_sort_predict": 1, "pre_epoch_processing": 0
 
 def own_keys(file: ModelFile, content: Mapping[str, Any], axes: Iterable[Any] = ()) -> dict[str, Key]:
     """The keys of a foreign model: those of its YAML file and those that its source reads; null where not set.
+
+    A key that it reads and its tree's configs/overall.yaml sets has that value, unless another file sets it.
 
     A key is of any type; one whose value is a list, and no grid, takes several words on the command line as one value.
 
@@ -42,13 +45,20 @@ def own_keys(file: ModelFile, content: Mapping[str, Any], axes: Iterable[Any] = 
     named: list[Any] = []
     for entry in (content.get("hyper_parameters"), *axes):
         named += entry if isinstance(entry, list) else [entry] if entry else []
-    values = {**dict.fromkeys(file.reads), **{str(name): None for name in named}, **content}
-    field = setting(f"read by {file.path.name}", default=None)
-    return {
-        name: Key(name, list[Any] | None if isinstance(value, list) and name not in named else Any, field)
-        for name, value in values.items()
-        if name not in ours
-    }
+    everywhere = _overall(file)
+    values = {**{key: everywhere.get(key) for key in file.reads}, **{str(name): None for name in named}, **content}
+    keys = {}
+    for name, value in values.items():
+        kind: Any = list[Any] | None if isinstance(value, list) and name not in named else Any
+        if name not in ours:
+            keys[name] = Key(name, kind, setting(f"read by {file.path.name}", default=everywhere.get(name)))
+    return keys
+
+
+def _overall(file: ModelFile) -> dict[str, Any]:
+    """What configs/overall.yaml of the tree that a file lies in sets: its repository's values for all models."""
+    path = file.tree.root / "configs" / "overall.yaml"
+    return read_yaml(path, str(path)) if path.is_file() and path.parent != CONFIGS else {}
 
 
 def _names_of(key: Key) -> tuple[str, ...]:

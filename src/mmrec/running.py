@@ -80,8 +80,10 @@ def begin(config: Config, dataset: Dataset, device: torch.device, needs_features
     return run
 
 
-def end(folder: Path) -> None:
-    """Removes a run's folder."""
+def end(folder: Path, process: int) -> None:
+    """Removes a run's folder, in the process that made it: one that was forked since leaves it alone."""
+    if os.getpid() != process:
+        return
     shutil.rmtree(folder, ignore_errors=True)
 
 

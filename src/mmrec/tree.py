@@ -126,7 +126,9 @@ class Tree:
 
     def is_own(self, name: str) -> bool:
         """Whether an absolute name can only mean a module of the tree."""
-        return name.partition(".")[0] in FAMILIES or name.startswith(f"{self.root.name}.")
+        if name.partition(".")[0] in FAMILIES:
+            return True
+        return name.startswith(f"{self.root.name}.") and self.find(name) is not None
 
     def stand_in(self, name: str) -> str | None:
         """The module here that stands in for a dotted name, or None."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from plugin_tools import begun, built, write_plugin
@@ -17,7 +19,7 @@ def on_meta(tmp_path):
     run = begun(write_plugin(tmp_path))
     run.device = META
     yield run
-    running.end(run.folder)
+    running.end(run.folder, os.getpid())
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,17 @@ def test_overall_keys_of_mmrec(key, value, tmp_path):
     assert config.final_config_dict[key if key in list(config) else "seed"] is not None
 
 
+def test_values_that_its_repository_has_for_all_models(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "overall.yaml").write_text("width: 5\nsizes: [1, 2]\nlearning_rate: 0.5\nother: 1\n")
+    path = write_plugin(tmp_path / "models", init='self.x = config["width"], config["sizes"], config["tau"]')
+    assert built(path).x == (5, [1, 2], None)
+    assert built(path, width=7).x[0] == 7
+    assert unset_keys(settings_of(path), read_model_file(path)) == ("tau",)
+    assert settings_of(path)["learning_rate"] == 1e-3, "the harness's keys are the harness's"
+    assert "other" not in settings_of(path)
+
+
 def test_unset_keys_are_those_without_anything_in_their_place(tmp_path):
     init = """self.a, self.b = config["a_key"], config.get("b_key")
         self.c, self.d = config.get("c_key", 1), config["d_key"] or 2
@@ -76,7 +87,7 @@ def test_unset_keys_are_those_without_anything_in_their_place(tmp_path):
     file = read_model_file(path)
     assert set(file.reads) == {"a_key", "b_key", "c_key", "d_key", "e_key", "f_key", "embedding_size", "h_key"}
     assert unset_keys(settings_of(path), file) == ("a_key", "b_key", "h_key")
-    assert unset_keys(settings_of(path, a_key=1, h_key=None), file) == ("b_key",)
+    assert unset_keys(settings_of(path, a_key=1, h_key=0), file) == ("b_key",)
 
 
 def test_unset_keys_are_named_before_building_and_with_what_fails(tmp_path):

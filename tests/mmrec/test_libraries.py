@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import problems_of
-from plugin_tools import built, write_plugin
+from plugin_tools import begun, built, write_plugin
 
+from mmrec import running
 from mmrec.plugin import load_class, read_model_file
 
 MARK: list[int] = []
@@ -29,11 +30,13 @@ class Harmful:
 
 
 def made(tmp_path: Path, body: str, head: str = "") -> object:
-    """What a function of a foreign file gives."""
+    """What a function of a foreign file gives, called as in a run."""
+    begun(write_plugin(tmp_path / "run"))
     text = "".join(f"    {line}\n" for line in body.splitlines())
     path = write_plugin(tmp_path, "MADE", head=head, tail=f"\ndef made():\n{text}")
     module = sys.modules[load_class(read_model_file(path)).__module__]
-    return module.made()
+    with running.inside():
+        return module.made()
 
 
 @pytest.mark.parametrize(
@@ -56,13 +59,13 @@ def test_removed_names(expression, expected, tmp_path):
 
 
 PICKLES = {
-    "pickle.load(open(path, 'rb'))": "import pickle",
-    "pickle.loads(open(path, 'rb').read())": "import pickle",
-    "load(open(path, 'rb'))": "from pickle import load",
-    "pickle.Unpickler(open(path, 'rb')).load()": "import pickle",
+    "pickle.load(file)": "import pickle",
+    "pickle.loads(file.read())": "import pickle",
+    "load(file)": "from pickle import load",
+    "pickle.Unpickler(file).load()": "import pickle",
     "pd.read_pickle(path)": "import pandas as pd",
     "np.load(path, allow_pickle=True)": "import numpy as np",
-    "np.load(open(path, 'rb'), allow_pickle=True)": "import numpy as np",
+    "np.load(file, allow_pickle=True)": "import numpy as np",
     "torch.load(path)": "",
     "torch.load(path, weights_only=False)": "",
 }
@@ -79,7 +82,8 @@ def test_no_pickle_is_loaded(call, tmp_path):
     else:
         path.write_bytes(pickle.dumps(Harmful()))
     MARK.clear()
-    (told,) = problems_of(lambda: made(tmp_path, f"path = {str(path)!r}\nreturn {call}", PICKLES[call]))
+    body = f"path = {str(path)!r}\nwith open(path, 'rb') as file:\n    return {call}"
+    (told,) = problems_of(lambda: made(tmp_path, body, PICKLES[call]))
     assert MARK == []
     assert any(word in told for word in ("not unpickled", "holds more than tensors"))
 
@@ -144,7 +148,7 @@ def test_import_that_is_never_used_stops_nothing(line, tmp_path):
         ("from no_such import Base\nclass Own(Base): pass", "needs 'no_such.Base' of the package 'no_such'"),
         ("import no_such as n\n@n.jit\ndef f(): pass", "pip install no_such"),
         ("from skimage import io\nio.imread('x')", "pip install scikit-image"),
-        ("import dgl\ng = dgl.graph(([0], [1]))", "the package dgl is compiled for one version of PyTorch each"),
+        ("import dgl\ng = dgl.graph(([0], [1]))", "dgl is compiled for one version of PyTorch each"),
         ("from recbole.model.layers import MLP\nMLP([1])", "a file written for RecBole is none for MMRec"),
         ("from torch_geometric.nn import GATv9Conv\nGATv9Conv(1, 2)", "(what is offered here in its place has no such "
          "part); pip install torch_geometric"),

@@ -45,7 +45,7 @@ def test_there_and_back(made, dense):
         SparseTensor(row=row)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.filterwarnings("ignore:Sparse")
 def test_products(made, dense):
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(made @ x, dense @ x)
