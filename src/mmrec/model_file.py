@@ -192,7 +192,8 @@ def _keys_read(tree: ast.Module) -> Iterator[tuple[str, bool]]:
             given |= {key for value in node.values[:-1] if (key := _key_of(value))}  # config["x"] or 3
         elif isinstance(node, ast.Assign):
             given |= {key for target in node.targets if (key := _key_of(target))}  # config["x"] = 3
-    for node in ast.walk(tree):
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript | ast.Call)]
+    for node in sorted(found, key=lambda node: (node.lineno, node.col_offset)):
         if key := _key_of(node):
             needed = not (isinstance(node, ast.Call) and (len(node.args) > 1 or node.keywords))
             yield key, needed and key not in given
