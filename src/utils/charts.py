@@ -100,6 +100,9 @@ def rendered(chart: Chart, form: str) -> bytes:
     """The chart as svg, pdf or png; equal charts give equal bytes."""
     content = io.BytesIO()
     with matplotlib.rc_context(STYLE):
+        if chart.get_layout_engine() is not None:  # where everything stands is settled once for all forms
+            chart.draw_without_rendering()
+            chart.set_layout_engine("none")
         chart.savefig(content, format=form, metadata=FORMS[form], dpi=200)
     return content.getvalue()
 

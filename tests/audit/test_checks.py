@@ -14,8 +14,9 @@ from cli_tools import run_here
 from helpers import problems_of
 
 from audit.check import Check
-from audit.checks import CERTAIN, SURE, Audit, audit, table
+from audit.checks import Audit, audit, table
 from audit.feature_alignment import Exchange, alignments, encodings
+from audit.feature_checks import CERTAIN, SURE
 from utils.config.request import Request, resolve
 from utils.data.dataset import Split
 from utils.data.synthetic import generate, write
@@ -454,7 +455,7 @@ def test_the_embedded_data_set_passes():
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--output", "x"], "the name of the data set is missing"),
+        (["--output", "x"], "DATASET is missing"),
         (["made", "--colour", "red"], "audit: unknown option --colour"),
         (["made", "--output"], "audit: --output: a value is missing"),
         (["made", "--output", "no/such/folder/x.json"], "audit: --output: expected a file to write"),

@@ -143,8 +143,8 @@ def test_a_study_whose_best_loses_a_seed_goes_on_with_the_next(tmp_path):
 @pytest.mark.parametrize(
     ("seeds", "says"),
     [
-        (0, "search: seeds: expected an integer of at least 1 or null, got 0"),
-        (True, "search: seeds: expected an integer of at least 1 or null, got True"),
+        (0, "search: seeds: expected an integer or null of at least 1, got 0"),
+        (True, "search: seeds: expected an integer or null of at least 1, got True"),
         (4, "search: seeds: expected at most 3, as many as the study has, got 4"),
     ],
 )

@@ -30,13 +30,16 @@ from utils.charts import FORMS, rendered
 from utils.files import make_folder, write_bytes, write_csv, write_json
 
 
-def write_report(study: Study, results: Sequence[TrialResult], folder: Path) -> None:
+def write_report(
+    study: Study, results: Sequence[TrialResult], folder: Path, forms: Sequence[str] = tuple(FORMS)
+) -> None:
     """Writes the report and prints its main table.
 
     Args:
         study: whose file names the entries, metrics and figures.
         results: of every trial, finished or not.
         folder: the report's.
+        forms: of the figures, svg among them.
 
     Raises:
         UserError: if the selected runs cannot stand in one table, or the folder cannot be written.
@@ -48,7 +51,7 @@ def write_report(study: Study, results: Sequence[TrialResult], folder: Path) -> 
     write_csv(folder / "trials.csv", trial_records(results, folder.parent))
     write_json(folder / "statistics.json", content.comparisons.to_json(study.reference))
     write_bytes(folder / "main.tex", to_latex(content).encode())
-    drawn = {f"{figure.name}.{form}": rendered(figure.chart, form) for figure in content.figures for form in FORMS}
+    drawn = {f"{figure.name}.{form}": rendered(figure.chart, form) for figure in content.figures for form in forms}
     for name, picture in drawn.items():
         write_bytes(figures / name, picture)
     for path in figures.iterdir():

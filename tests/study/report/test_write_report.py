@@ -81,7 +81,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study, list[Tr
     without = dataclasses.replace(study.entries[1], settings={"missing_share": {"visual": 0.5}})
     study = dataclasses.replace(study, entries=(study.entries[0], without, study.entries[2]))
     results = full_results(root, study)
-    write_report(study, results, root / "report")
+    write_report(study, results, root / "report", ("svg",))
     return root / "report", study, results
 
 
@@ -230,8 +230,6 @@ def test_every_figure_is_well_formed_and_labelled(full):
     for path in paths:
         texts = [node.text or "" for node in ET.fromstring(path.read_text()).iter(f"{SVG}text")]
         assert len([text for text in texts if units.search(text)]) >= 2, f"{path.name}: both axes have a unit"
-        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-        assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_markdown_shows_every_figure_that_is_there(full):
@@ -275,6 +273,8 @@ def test_figures_of_an_earlier_report_go(tmp_path):
         figures.parent,
     )
     assert {path.name for path in figures.iterdir()} == {f"ablation-demo.{form}" for form in ("svg", "pdf", "png")}
+    assert (figures / "ablation-demo.pdf").read_bytes().startswith(b"%PDF")
+    assert (figures / "ablation-demo.png").read_bytes().startswith(b"\x89PNG")
     write_report(study, results, figures.parent)
     assert list(figures.iterdir()) == []
 
