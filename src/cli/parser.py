@@ -71,7 +71,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises a UserError in place of leaving the program."""
         missing = message.partition("arguments are required: ")[2]
-        text = f"{missing} is missing; usage: {self.format_usage().partition(': ')[2]}" if missing else message
+        verb = "are" if "," in missing else "is"
+        text = f"{missing} {verb} missing; usage: {self.format_usage().partition(': ')[2]}" if missing else message
         raise UserError(" ".join(self._named(text).split()))
 
     def add_options(self, options: type, flags: Mapping[str, str] | None = None) -> None:
