@@ -28,8 +28,9 @@ from runner.quick_start import build_model, make_evaluator
 from runner.registry import available_models, model_class
 from utils.config.configuration import Config
 from utils.data.dataloader import TrainLoader
-from utils.data.dataset import Dataset, load_dataset
-from utils.data.synthetic import SIZES
+from utils.data.dataset import Dataset
+from utils.data.loading import load_dataset
+from utils.data.synthetic_spec import SIZES
 from utils.memory import check_fits
 
 CPU = torch.device("cpu")

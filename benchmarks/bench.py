@@ -12,8 +12,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from runner.registry import model_class
-from utils.config.configuration import Config, Request, resolve
-from utils.data.dataset import Dataset, load_dataset
+from utils.config.configuration import Config
+from utils.config.request import Request, resolve
+from utils.data.dataset import Dataset
+from utils.data.loading import load_dataset
 from utils.memory import keep_freed_memory
 
 keep_freed_memory()  # as a run does

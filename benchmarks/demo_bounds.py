@@ -19,7 +19,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from utils.data.synthetic import TEST, TRAIN, SyntheticSpec, generate
+from utils.data.synthetic import TEST, TRAIN, generate
+from utils.data.synthetic_spec import SyntheticSpec
 
 K = 20
 SHRINKAGE = (

@@ -35,7 +35,7 @@ from models.gtc import GTC
 from runner.quick_start import build_model, make_evaluator, seed_everything
 from utils.data.dataloader import TrainLoader
 from utils.data.dataset import Dataset
-from utils.data.synthetic import SIZES
+from utils.data.synthetic_spec import SIZES
 
 WARM_UP = 8  # steps
 

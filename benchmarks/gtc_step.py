@@ -36,7 +36,7 @@ from common.trainer import make_optimizer
 from runner.quick_start import CALIBRATION_USERS, build_model, make_evaluator
 from utils.data.dataloader import TrainLoader
 from utils.data.dataset import Dataset
-from utils.data.synthetic import SIZES
+from utils.data.synthetic_spec import SIZES
 from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator
 
 CPU = torch.device("cpu")

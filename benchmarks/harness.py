@@ -23,8 +23,9 @@ from common.graph import bipartite_adjacency, normalize_symmetric
 from common.trainer import make_optimizer
 from runner.quick_start import build_model, make_evaluator
 from utils.data.dataloader import TrainLoader
-from utils.data.dataset import Dataset, load_dataset
-from utils.data.synthetic import SIZES
+from utils.data.dataset import Dataset
+from utils.data.loading import load_dataset
+from utils.data.synthetic_spec import SIZES
 from utils.paths import default_data_path
 
 CPU = torch.device("cpu")

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from prepare.encode import encode
-from prepare.store import ContentStore
+from prepare.content.encode import encode
+from prepare.content.store import ContentStore
 from utils.errors import UserError
 from utils.runs.run_folder import peak_memory_bytes
 

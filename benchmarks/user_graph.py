@@ -18,8 +18,8 @@ import torch
 from bench import config_for, synthetic
 
 from common.user_graph import UserGraph
-from utils.data.dataset import load_dataset
-from utils.data.synthetic import SIZES
+from utils.data.loading import load_dataset
+from utils.data.synthetic_spec import SIZES
 from utils.runs.run_folder import peak_memory_bytes
 
 K = 40

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from utils.config.configuration import Config, Request, resolve
+from utils.config.configuration import Config
+from utils.config.request import Request, resolve
 from utils.config.schema import setting
-from utils.data.dataset import Dataset, make_splits
+from utils.data.dataset import Dataset
+from utils.data.reading import make_splits
 from utils.errors import UserError
 
 ROWS = (

@@ -32,7 +32,7 @@ from mmrec.foreign import ForeignConfig, TrainingData, linked_data
 from mmrec.plugin import load_class, read_model_file
 from runner.quick_start import build_model
 from runner.registry import class_of, model_keys
-from utils.config.configuration import Request, resolve
+from utils.config.request import Request, resolve
 from utils.runs.run_folder import identity, read_torch, write_torch
 
 PLUGINS = Path(__file__).parent / "plugins"

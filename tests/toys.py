@@ -14,7 +14,8 @@ from torch import Tensor
 from common.abstract_recommender import GeneralRecommender
 from runner.quick_start import build_model
 from runner.registry import model_class
-from utils.config.configuration import Config, Request, resolve
+from utils.config.configuration import Config
+from utils.config.request import Request, resolve
 from utils.config.schema import keys_of
 from utils.data.dataloader import TrainLoader
 from utils.data.dataset import Dataset, Split

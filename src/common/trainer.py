@@ -23,7 +23,8 @@ from utils.config.configuration import Config
 from utils.data.dataloader import TrainLoader
 from utils.errors import UserError
 from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator
-from utils.runs.run_folder import RunFolder, on_cpu, read_torch, write_csv, write_torch
+from utils.files import write_csv
+from utils.runs.run_folder import RunFolder, on_cpu, read_torch, write_torch
 
 CHECK_EVERY = 50  # steps between two looks at the losses: on a GPU each look waits for it
 

@@ -26,8 +26,9 @@ from common.abstract_recommender import Loss
 from utils.config.configuration import Config
 from utils.data.dataset import Dataset
 from utils.errors import UserError
+from utils.files import make_folder
 from utils.paths import default_cache_path
-from utils.runs.run_folder import identity, make_folder
+from utils.runs.run_folder import identity
 
 # Values that MMRec's own files give to keys that the harness here does not have.
 MMREC_VALUES: dict[str, Any] = {

@@ -25,6 +25,7 @@ from typing import Any
 from utils.config.schema import Key, keys_of, setting
 from utils.config.settings import SETTINGS
 from utils.errors import UserError
+from utils.paths import PACKAGE, own_module
 
 OWN_MODULES = ("common", "utils", "models")  # of the project, and of MMRec
 NAMES_OF_PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python", "PIL": "pillow"}
@@ -216,6 +217,10 @@ def load_class(file: ModelFile) -> Any:
         module = importlib.util.module_from_spec(spec)
         if file.foreign:
             module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _foreign_import}
+        else:
+            module.__dict__["__builtins__"] = globals()[
+                "__builtins__"
+            ]  # finds the project's modules wherever this does
         module.__dict__["__plugin__"] = True
         sys.modules[name] = module
         try:
@@ -225,7 +230,7 @@ def load_class(file: ModelFile) -> Any:
             raise
     cls = vars(sys.modules[name]).get(file.name)
     base = "mmrec.foreign" if file.foreign else "common.abstract_recommender"
-    if not isinstance(cls, type) or not issubclass(cls, importlib.import_module(base).GeneralRecommender):
+    if not isinstance(cls, type) or not issubclass(cls, own_module(base).GeneralRecommender):
         raise UserError(
             f"{file.path}: {file.name} is no model: expected a class derived from "
             "common.abstract_recommender.GeneralRecommender"
@@ -287,13 +292,13 @@ def _foreign_import(
 ) -> ModuleType:
     """`__import__` of foreign files."""
     if fromlist and level == 0 and name in STAND_INS:
-        return importlib.import_module(STAND_INS[name])
+        return own_module(STAND_INS[name])
     try:
         return _proxy(builtins.__import__(name, globals, locals, fromlist, level))
     except ModuleNotFoundError as error:
         if error.name not in WITHOUT_PACKAGE or error.name != name:
             raise
-        return importlib.import_module(WITHOUT_PACKAGE[name])
+        return own_module(WITHOUT_PACKAGE[name])
 
 
 @contextmanager
@@ -329,7 +334,7 @@ def _told(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if "out of memory" in text:
         return None
-    if place is None and path and (innermost == "common.trainer" or innermost.startswith("torch.autograd")):
+    if place is None and path and (innermost == f"{PACKAGE}common.trainer" or innermost.startswith("torch.autograd")):
         return (
             f"{path}: expected calculate_loss to return a number with a gradient, or a tuple of them; "
             f"with what it returned: {type(error).__name__}: {text}"

@@ -1,44 +1,37 @@
-"""Downloads that resume where they broke off and are checked before they count."""
+"""Downloads that resume where they stopped, by requests (extra `download`)."""
 
 from __future__ import annotations
 
-import http.client
-import json
+import importlib.util
 import os
-import queue
 import re
-import string
-import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from prepare.pipeline import sha256_of
+from prepare.file_tools import read_json
 from utils.errors import UserError
-from utils.runs.run_folder import make_folder, take_lock, write_json
+from utils.files import atomic_file, make_folder, take_lock, write_json
 
 BLOCK = 2**20
 TRIES = 5  # in a row without a byte more
 PAUSE = 1.0  # seconds before the second try, doubled each time
 LONGEST_PAUSE = 60.0
+AGAIN = (429, 500, 502, 503, 504)  # answers that may be others later
+REASONS = {403: "it may not be fetched without permission", 404: "it is not there (any more)", 410: "it is gone"}
 Progress = Callable[[int, "int | None"], None]  # bytes so far, bytes in all where known
 
 
 class NotFetched(UserError):
-    """What lies with the address or its server, not with this machine: other files may still come."""
+    """A problem of the address or its server, not of this machine: other files may still come."""
 
 
-class Failed(Exception):
+class Interrupted(Exception):
     """A try that may go better the next time."""
-
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
-        self.pause = pause
-        super().__init__(reason)
 
 
 @dataclass
@@ -48,14 +41,12 @@ class Part:
     Attributes:
         path: of the part.
         url: the address.
-        checked: whether a checksum will tell if parts of two states of the file came together.
         validator: what the server called this state of the file (strong ETag or Last-Modified); empty: nothing.
         total: its bytes in all, where known.
     """
 
     path: Path
     url: str
-    checked: bool
     validator: str = ""
     total: int | None = None
 
@@ -68,14 +59,11 @@ class Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def load(self) -> None:
-        """Takes up what an earlier process left."""
-        try:
-            content = json.loads(self.record.read_text())
-            same = content["url"] == self.url
+        """Takes what an earlier process left."""
+        content = read_json(self.record) or {}
+        if content.get("url") == self.url and {"validator", "total"} <= content.keys():
             self.validator, self.total = str(content["validator"]), content["total"]
-        except (OSError, ValueError, KeyError, TypeError):
-            same = False
-        if not same:
+        else:
             self.remove()
 
     def restart(self, validator: str = "", total: int | None = None) -> None:
@@ -91,44 +79,39 @@ class Part:
         self.record.unlink(missing_ok=True)
 
 
-def download(
-    url: str,
-    path: Path,
-    size: int | None = None,
-    sha256: str | None = None,
-    progress: Progress | None = None,
-    timeout: float = 30,
-) -> None:
-    """Fetches a file unless it is there; it appears under its name only when it is whole and right.
+def download(url: str, path: Path, progress: Progress | None = None, timeout: float = 30) -> None:
+    """Fetches a file unless it is there; it appears under its name only when it is complete.
 
-    What is there of it already is kept in `NAME.part` and continued, if the server says that the file is still the same,
-    or if its checksum will tell. Dropped connections and errors of the server are tried again, five times in a row.
+    What is there of it already is kept in `NAME.part` and continued, if the server says that the file is still the same.
+    Dropped connections and errors of the server are tried again, five times in a row.
 
     Args:
         url: http or https.
         path: where to; its folder is made.
-        size: in bytes, where known.
-        sha256: in hexadecimal digits, where known.
         progress: called with the bytes so far and in all (None: unknown).
         timeout: in seconds, of the connection and of each wait for more bytes.
 
     Raises:
-        UserError: if the server refuses, if what comes is not what is expected, or if a file is there that is not.
+        UserError: if the server refuses, or the file cannot be written.
     """
     if not url.startswith(("http://", "https://")):
         raise NotFetched(f"{url}: expected an address that begins with http:// or https://")
     if path.exists():
-        if problem := _difference(path, size, sha256):
-            raise UserError(f"{path}: is there but {problem}; move it away and it is fetched anew")
         return
     make_folder(path.parent)
     lock_path = path.with_name(f".{path.name}.lock")
     lock = take_lock(lock_path)
     if lock is None:
         raise UserError(f"{path}: another process is fetching it; wait for it or stop it first")
+    part = Part(path.with_name(f"{path.name}.part"), url)
     try:
-        part = Part(path.with_name(f"{path.name}.part"), url, checked=sha256 is not None)
-        _fetch(part, path, size, sha256, progress, timeout)
+        part.load()
+        with _session() as session:
+            _fetch_all(session, part, progress, timeout)
+        with open(part.path, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part.path, path)
+        part.remove()
     finally:
         lock_path.unlink(missing_ok=True)
         lock.close()
@@ -137,7 +120,7 @@ def download(
 def download_all(
     files: Mapping[str, tuple[str, Path]], at_once: int, progress: Progress | None = None
 ) -> dict[str, str]:
-    """Fetches many files, several at a time; what is there is kept, what a killed call has begun is gone on with.
+    """Fetches many files, several at a time; what is there is kept, and what a killed call has begun is continued.
 
     Args:
         files: address and place of each, by name.
@@ -150,202 +133,150 @@ def download_all(
     Raises:
         UserError: if a file cannot be written.
     """
-    waiting = iter(files.items())
-    ended: queue.SimpleQueue[tuple[str, Exception | None]] = queue.SimpleQueue()
-    taking, stopped = threading.Lock(), threading.Event()
-
-    def work() -> None:
-        while not stopped.is_set():
-            with taking:
-                job = next(waiting, None)
-            if job is None:
-                return
-            name, (url, path) = job
-            try:
-                download(url, path)
-            except Exception as error:  # the caller's to judge
-                ended.put((name, error))
-            else:
-                ended.put((name, None))
-
-    # Daemons: who stops the program need not wait for them, since a download may end at any moment.
-    for _ in range(min(at_once, len(files))):
-        threading.Thread(target=work, daemon=True).start()
     failed: dict[str, str] = {}
-    try:
-        for done in range(1, len(files) + 1):
-            name, error = ended.get()
-            if isinstance(error, NotFetched):
-                failed[name] = str(error)
-            elif error is not None:
-                raise error
-            if progress:
-                progress(done, len(files))
-    finally:
-        stopped.set()
+    with ThreadPoolExecutor(max(1, min(at_once, len(files)))) as executor:
+        try:
+            waiting = {executor.submit(download, url, path): name for name, (url, path) in files.items()}
+            for done, future in enumerate(as_completed(waiting), 1):
+                try:
+                    future.result()
+                except NotFetched as error:
+                    failed[waiting[future]] = str(error)
+                if progress:
+                    progress(done, len(files))
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
     return {name: failed[name] for name in files if name in failed}
 
 
-def _difference(path: Path, size: int | None, sha256: str | None) -> str:
-    """What a file is and was not expected to be, or nothing."""
-    found = path.stat().st_size
-    if size is not None and found != size:
-        return f"has {found:,} bytes, expected {size:,}"
-    if sha256 is not None and (digest := sha256_of(path)) != sha256.lower():
-        return f"has SHA-256 {digest}, expected {sha256.lower()}"
-    return ""
-
-
-def _fetch(
-    part: Part, path: Path, size: int | None, sha256: str | None, progress: Progress | None, timeout: float
-) -> None:
-    part.load()
-    resumed = part.size > 0
-    while True:
-        _all_bytes(part, size, progress, timeout)
-        problem = _difference(part.path, size, sha256)
-        if not problem:
-            break
-        part.remove()
-        # A part from before may have been of another file: once more from the first byte.
-        if not resumed:
-            raise NotFetched(
-                f"{part.url}: what came {problem}; it was thrown away. Check the address and what is expected"
-            )
-        resumed = False
-    with open(part.path, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part.path, path)
-    part.remove()
-
-
-def _all_bytes(part: Part, size: int | None, progress: Progress | None, timeout: float) -> None:
-    """Fetches until all is there, trying again where that may help."""
-    failures, most, refused = 0, part.size, False
-    while part.size != part.total or part.total is None:
-        try:
-            if _one_request(part, size, progress, timeout):
-                return
-            # The server has less than the part: that was of another file.
-            if refused or part.size == 0:
-                raise NotFetched(f"{part.url}: the server answers 416 (no such range) to a request for the whole file")
-            refused = True
-            part.restart()
-            continue
-        except Failed as error:
-            reason, pause = str(error), error.pause
-        except (OSError, http.client.HTTPException) as error:
-            reason, pause = _words(error), 0.0
-        if part.size > most:
-            most, failures = part.size, 0
-        failures += 1
-        if failures >= TRIES:
-            kept = f"; {part.size:,} bytes are kept, the same command continues" if part.size else ""
-            raise NotFetched(f"{part.url}: {reason} ({failures} times in a row){kept}")
-        time.sleep(min(max(pause, PAUSE * 2 ** (failures - 1)), LONGEST_PAUSE))
-
-
-def _words(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-    return f"no connection, or it was dropped: {reason}"
-
-
-def _one_request(part: Part, size: int | None, progress: Progress | None, timeout: float) -> bool:
-    """Asks for what is missing and adds it to the part; False: the server has no such bytes.
+def unpack(archive: Path, names: Collection[str]) -> list[str]:
+    """Writes the files of these names that a .zip file holds, in whatever folder, beside it; returns their names.
 
     Raises:
-        Failed: if another try may help.
+        UserError: if it is no .zip file, or holds none of them.
+    """
+    try:
+        with zipfile.ZipFile(archive) as content:
+            found = {Path(entry.filename).name: entry for entry in content.infolist() if not entry.is_dir()}
+            for name in sorted(found.keys() & set(names)):
+                with content.open(found[name]) as source, atomic_file(archive.parent / name) as target:
+                    while block := source.read(BLOCK):
+                        target.write(block)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and download it again") from None
+    if not found.keys() & set(names):
+        raise UserError(f"{archive}: it holds none of {', '.join(names)}")
+    return sorted(found.keys() & set(names))
+
+
+def _session() -> Any:
+    """A session that tries again where the server cannot be reached or says that it is busy."""
+    if importlib.util.find_spec("requests") is None:
+        raise UserError("downloads need requests: pip install requests")
+    import requests
+    from urllib3.util import Retry
+
+    retry = Retry(
+        TRIES - 1, status_forcelist=AGAIN, backoff_factor=PAUSE, backoff_max=LONGEST_PAUSE, raise_on_status=False
+    )
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
+    session.headers.update({"User-Agent": "gtc-bench", "Accept-Encoding": "identity"})
+    return session
+
+
+def _fetch_all(session: Any, part: Part, progress: Progress | None, timeout: float) -> None:
+    """Fetches until all bytes are there; a broken connection is continued."""
+    failures, most = 0, part.size
+    while part.size != part.total or part.total is None:
+        try:
+            _request(session, part, progress, timeout)
+            return
+        except Interrupted as error:
+            failures = 1 if part.size > most else failures + 1
+            most = max(most, part.size)
+            if failures >= TRIES:
+                kept = f"; {part.size:,} bytes are kept, the same command continues" if part.size else ""
+                raise NotFetched(f"{part.url}: {error} ({failures} times in a row){kept}") from None
+            time.sleep(min(PAUSE * 2 ** (failures - 1), LONGEST_PAUSE))
+
+
+def _request(session: Any, part: Part, progress: Progress | None, timeout: float) -> None:
+    """Asks for the bytes that are missing and adds them to the part.
+
+    Raises:
+        Interrupted: if another try may help.
         UserError: if none will.
     """
-    if part.size and not (part.validator or part.checked):
-        part.restart(total=part.total)  # nobody could tell whether the rest is of the same file
+    import requests
+    import urllib3
+
+    if part.size and not part.validator:
+        part.restart(total=part.total)  # nothing could tell whether the rest is of the same file
     start = part.size
-    headers = {"User-Agent": "gtc-bench", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        if part.validator:
-            headers["If-Range"] = part.validator
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    if start and part.validator:
+        headers["If-Range"] = part.validator
     try:
-        # Spaces and letters beyond ASCII have no place in a request; what is quoted already stays.
-        address = urllib.parse.quote(part.url, safe=string.punctuation)
-        answer = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=timeout)
-    except urllib.error.HTTPError as error:
-        with error:
-            return _refused(part, error)
-    except (ValueError, http.client.InvalidURL) as error:
-        raise NotFetched(f"{part.url}: no address that can be asked ({error})") from None
+        answer = session.get(part.url, headers=headers, timeout=timeout, stream=True)
+    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
+        reason = getattr(error.args[0] if error.args else None, "reason", None) or error
+        raise NotFetched(
+            f"{part.url}: no connection ({str(reason).rpartition(': ')[2]}); {TRIES} times in a row"
+        ) from None
+    except (requests.exceptions.RequestException, ValueError) as error:
+        raise NotFetched(f"{part.url}: not a valid address ({error})") from None
     with answer:
-        validator = _validator(answer.headers)
-        if answer.status == 206:
+        if answer.status_code == 416:
+            _, total = _range(answer.headers)
+            if start and total == start and part.total in (None, total):
+                return  # all was there
+            if not start:
+                raise NotFetched(f"{part.url}: the server answers 416 (no such range) to a request for the whole file")
+            part.restart()  # the server has less than the part: that was of another file
+            raise Interrupted("the server has fewer bytes than were fetched before")
+        if answer.status_code not in (200, 206):
+            why = REASONS.get(answer.status_code, "")
+            times = f" ({TRIES} times in a row)" if answer.status_code in AGAIN else ""
+            raise NotFetched(
+                f"{part.url}: the server answers {answer.status_code} ({answer.reason}){times}{': ' * bool(why)}{why}; get "
+                "the file in another way and put it in place"
+            )
+        etag = answer.headers.get("ETag", "")
+        # A strong ETag, or the date of the last change, names this state of the file in If-Range.
+        validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+        total = _number(answer.headers.get("Content-Length"))
+        if answer.status_code == 206:
             first, total = _range(answer.headers)
             changed = part.validator and validator and validator != part.validator
             if first != start or changed or (part.total is not None and total not in (None, part.total)):
                 part.restart()
-                raise Failed("the server sends another part of the file than it was asked for")
-        else:  # the whole file: the server ignores ranges, or the file is another one now
-            total = _number(answer.headers.get("Content-Length"))
-        total = size if total is None else total
-        if size is not None and total != size:
-            raise NotFetched(
-                f"{part.url}: the server offers {total:,} bytes, expected {size:,}; nothing was fetched of it"
-            )
-        if answer.status != 206 or not start:
+                raise Interrupted("the server sends another part of the file than it was asked for")
+        if answer.status_code != 206 or not start:
             part.restart(validator, total)
-        with _opened(part.path) as file:
-            done = part.size
-            while block := answer.read1(BLOCK):  # what has come, so that a drop or a kill loses nothing of it
-                _append(file, block, part.path)
-                done += len(block)
-                if progress:
-                    progress(done, total)
+        done = part.size
+        try:
+            with open(part.path, "ab", buffering=0) as file:
+                while block := answer.raw.read1(BLOCK):  # what has come, so that a kill loses nothing of it
+                    file.write(block)
+                    done += len(block)
+                    if progress:
+                        progress(done, total)
+        except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
+            if total is None:
+                raise Interrupted(f"the connection was dropped ({type(error).__name__})") from None
+        except OSError as error:
+            raise UserError(f"{part.path}: cannot be written ({error.strerror})") from None
     if total is not None and done < total:
-        raise Failed(f"the connection broke off at {done:,} of {total:,} bytes")
-    return True
+        raise Interrupted(f"the connection broke off at {done:,} of {total:,} bytes")
 
 
-def _opened(path: Path) -> IO[bytes]:
-    try:
-        return open(path, "ab")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _append(file: IO[bytes], block: bytes, path: Path) -> None:
-    try:
-        file.write(block)
-        file.flush()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _refused(part: Part, error: urllib.error.HTTPError) -> bool:
-    """What an answer that is no file means; False where the range is what was wrong."""
-    if error.code == 416:
-        _, total = _range(error.headers)
-        return part.size > 0 and total == part.size and part.total in (None, total)  # True: all was there
-    if error.code == 429 or error.code >= 500:
-        pause = _number(error.headers.get("Retry-After"))
-        raise Failed(f"the server answers {error.code} ({error.reason})", float(pause or 0))
-    known = {403: "it may not be fetched without permission", 404: "it is not there (any more)", 410: "it is gone"}
-    why = f": {known[error.code]}" if error.code in known else ""
-    raise NotFetched(
-        f"{part.url}: the server answers {error.code} ({error.reason}){why}; get the file in another way and put it in place"
-    )
-
-
-def _validator(headers: Any) -> str:
-    """What names this state of the file in If-Range: a strong ETag, or the date of its last change."""
-    etag = headers.get("ETag", "")
-    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
-
-
-def _range(headers: Any) -> tuple[int | None, int | None]:
+def _range(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
     """First byte and total of a Content-Range."""
     found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", "").strip())
-    if not found:
-        return None, None
-    first, total = found.groups()
-    return _number(first), _number(total)
+    return (_number(found[1]), _number(found[2])) if found else (None, None)
 
 
 def _number(word: str | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import re
 import zipfile
 from array import array
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prepare.lines import Tally
-from prepare.pipeline import whole_file
 from utils.errors import UserError
+from utils.files import atomic_file
 
 
 @dataclass
@@ -43,20 +44,18 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.users)
 
+    def sizes(self) -> dict[str, int]:
+        """Numbers of users, items and rows."""
+        return {"users": len(self.user_ids), "items": len(self.item_ids), "rows": len(self)}
+
     def rows(self, kept: NDArray[Any]) -> Interactions:
         """Some of the rows (a mask or places), with all ids."""
 
-        def column(values: Any) -> Any:
-            return None if values is None else values[kept]
-
-        return dataclasses.replace(
-            self,
-            users=column(self.users),
-            items=column(self.items),
-            ratings=column(self.ratings),
-            times=column(self.times),
-            labels=column(self.labels),
-        )
+        columns: dict[str, Any] = {
+            name: getattr(self, name) for name in ("users", "items", "ratings", "times", "labels")
+        }
+        chosen: dict[str, Any] = {n: None if v is None else v[kept] for n, v in columns.items()}
+        return dataclasses.replace(self, **chosen)
 
 
 class Collector:
@@ -116,7 +115,7 @@ def above(table: Interactions, threshold: float | None, tally: Tally) -> Interac
     if threshold is None:
         return table
     if table.ratings is None:
-        raise UserError("--threshold: the interactions have no ratings; name their column by --columns rating=NAME")
+        raise UserError("--threshold: the interactions have no ratings; name their column with --columns rating=NAME")
     kept = table.ratings >= np.float32(threshold)
     return _dropped(table, kept, f"rated below {threshold:g}", tally)
 
@@ -149,13 +148,8 @@ def k_core(table: Interactions, k: int, tally: Tally) -> tuple[Interactions, lis
         if not weak.any():
             break
         kept[places[weak]] = False
-        rounds.append(
-            {
-                "users": int(((n_users > 0) & (n_users < k)).sum()),
-                "items": int(((n_items > 0) & (n_items < k)).sum()),
-                "rows": int(weak.sum()),
-            }
-        )
+        few = {"users": (n_users > 0) & (n_users < k), "items": (n_items > 0) & (n_items < k), "rows": weak}
+        rounds.append({name: int(mask.sum()) for name, mask in few.items()})
     return _dropped(table, kept, f"outside the {k}-core", tally), rounds
 
 
@@ -194,9 +188,7 @@ def renumbered(table: Interactions, keep_ids: bool = False) -> Interactions:
 
 
 def _numbers(what: str, ids: Sequence[str]) -> NDArray[np.int64]:
-    bad = [
-        name for name in ids if not (name.isascii() and name.isdigit() and str(int(name)) == name and len(name) < 10)
-    ]
+    bad = [name for name in ids if not re.fullmatch(r"(?a:0|[1-9]\d{0,8})", name)]
     if bad:
         raise UserError(
             f"--keep_ids: expected ids of {what} that are whole numbers from 0, got '{bad[0]}'; leave it out"
@@ -220,7 +212,7 @@ def save(table: Interactions, path: Path) -> None:
         texts = [text.encode() for text in getattr(table, name)]
         arrays[name] = np.frombuffer(b"".join(texts), dtype=np.uint8)
         arrays[f"{name}_ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
-    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, column in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.ascontiguousarray(column), allow_pickle=False)
@@ -242,5 +234,20 @@ def write_mapping(path: Path, ids: Sequence[str], field: str) -> None:
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(["original", field])
     writer.writerows((name, place) for place, name in enumerate(ids))
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(text.getvalue().encode())
+
+
+def write_inter(path: Path, table: Interactions, labels: NDArray[np.int8]) -> None:
+    """Writes NAME.inter, rows by user, then split, then item."""
+    order = np.lexsort((table.items, labels, table.users))
+    columns: dict[str, list[Any]] = {"userID": table.users[order].tolist(), "itemID": table.items[order].tolist()}
+    if table.ratings is not None:
+        columns["rating"] = [f"{rating:g}" for rating in table.ratings[order].tolist()]
+    if table.times is not None:
+        columns["timestamp"] = table.times[order].tolist()
+    columns["x_label"] = labels[order].tolist()
+    with atomic_file(path) as file:
+        file.write(("\t".join(columns) + "\n").encode())
+        for row in zip(*columns.values(), strict=True):
+            file.write(("\t".join(map(str, row)) + "\n").encode())

@@ -1,10 +1,11 @@
-"""Lines of raw files, plain or gzip, in bounded memory, and tallies of what became of them."""
+"""Lines of raw files, plain or gzip, in bounded memory, and counts of what was kept and what was left out."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,36 @@ from utils.errors import UserError
 
 MAX_LINE = 4 << 20  # bytes; a longer line is no record of any known format
 BLOCK = 1 << 20
-NOT_KEPT = "of items that are not kept"  # why most rows about items are left out
+NOT_KEPT = "of items that are not kept"  # the usual reason to leave out a row about an item
 
-Advance = Callable[[float, float], None]  # what is done, and the whole
+
+@dataclass(frozen=True)
+class Reading:
+    """How raw files are read.
+
+    Attributes:
+        accept_truncated: take the complete lines of a gzip file that ends early.
+        progress: called with the bytes read and the size of the file.
+        limit: read at most so many lines; 0 reads all.
+        columns: of a user's table: role (user, item, rating, time, split) to the name of its column.
+        text_columns, text_id: of a user's table of items: the columns that make the text, and the column of the ids.
+    """
+
+    accept_truncated: bool = False
+    progress: Callable[[float, float], None] | None = None
+    limit: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
+    text_columns: tuple[str, ...] = ()
+    text_id: str | None = None
 
 
 class Tally:
-    """What became of the parts of a file: read = kept + left out for each reason; notes are about kept ones.
+    """Counts of the parts of a file: read = kept + dropped, by reason; notes are about kept parts.
 
     Args:
         name: of the file.
         unit: what its parts are called.
-        numbered: what their numbers count, if that is something else.
+        numbered: what their numbers count, if not the unit.
     """
 
     def __init__(self, name: str, unit: str = "lines", numbered: str = "") -> None:
@@ -33,38 +52,31 @@ class Tally:
         self.notes: dict[str, dict[str, Any]] = {}
 
     def drop(self, reason: str, at: int, example: object = "", n: int = 1) -> None:
-        """Counts parts left out; the first is kept as an example, with its number."""
-        _count(self.dropped, reason, at, example, n)
+        """Counts dropped parts; the first one is kept as an example, with its number."""
+        entry = self.dropped.setdefault(reason, {"count": 0, "first": at, "example": shown(example)})
+        entry["count"] += n
 
-    def note(self, what: str, at: int, example: object = "", n: int = 1) -> None:
-        """Counts kept parts with something to tell."""
-        _count(self.notes, what, at, example, n)
+    def note(self, what: str, at: int, example: object = "") -> None:
+        """Counts a kept part that is worth a remark."""
+        entry = self.notes.setdefault(what, {"count": 0, "first": at, "example": shown(example)})
+        entry["count"] += 1
 
     def record(self) -> dict[str, Any]:
-        """All of it, for a report.
+        """All counts, for a report.
 
         Raises:
-            RuntimeError: if the sums do not add up, which is a mistake of the reader's code.
+            RuntimeError: if the sums do not add up, which is an error of the reader's code.
         """
         lost = self.read - self.kept - sum(entry["count"] for entry in self.dropped.values())
         if lost:
             raise RuntimeError(f"{self.name}: {lost} of {self.read} {self.unit} are not accounted for")
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "numbered": self.numbered,
-            "read": self.read,
-            "kept": self.kept,
-            "dropped": self.dropped,
-            "notes": self.notes,
-        }
+        names = ("name", "unit", "numbered", "read", "kept", "dropped", "notes")
+        return {name: getattr(self, name) for name in names}
 
-
-def _count(entries: dict[str, dict[str, Any]], reason: str, at: int, example: object, n: int) -> None:
-    if reason in entries:
-        entries[reason]["count"] += n
-    else:
-        entries[reason] = {"count": n, "first": at, "example": shown(example)}
+    def reasons(self) -> str:
+        """The counts of dropped parts by reason, each with its first example."""
+        parts = (f"{e['count']:,} {reason} (first: {e['example']})" for reason, e in self.dropped.items())
+        return ", ".join(parts)
 
 
 def shown(value: object, width: int = 60) -> str:
@@ -76,30 +88,25 @@ def shown(value: object, width: int = 60) -> str:
 
 
 def tally_lines(record: dict[str, Any]) -> list[str]:
-    """The lines that tell a tally's record: the sum, then each reason with its first example."""
-    unit = record["unit"]
+    """The lines that print a tally: the sum, then each reason with its first example."""
     parts = [f"{record['kept']:,} kept", *(f"{e['count']:,} {reason}" for reason, e in record["dropped"].items())]
-    lines = [f"{record['name']}: {record['read']:,} {unit} = {' + '.join(parts)}"]
+    lines = [f"{record['name']}: {record['read']:,} {record['unit']} = {' + '.join(parts)}"]
     for reason, entry in (*record["dropped"].items(), *record["notes"].items()):
-        text = f"  {reason}: {entry['count']:,}"
-        if entry["first"]:
-            text += f", first {record.get('numbered', unit.removesuffix('s'))} {entry['first']:,}"
-        lines.append(text + (f": {entry['example']}" if entry["example"] else ""))
+        first = f", first {record['numbered']} {entry['first']:,}" if entry["first"] else ""
+        lines.append(f"  {reason}: {entry['count']:,}{first}" + (f": {entry['example']}" if entry["example"] else ""))
     return lines
 
 
-def read_lines(
-    path: Path, tally: Tally, accept_truncated: bool = False, advance: Advance | None = None
-) -> Iterator[tuple[int, bytes]]:
+def read_lines(path: Path, tally: Tally, how: Reading) -> Iterator[tuple[int, bytes]]:
     """Numbers (from 1) and bytes of the lines of a file, without their ends.
 
-    A line longer than `MAX_LINE` and what is cut off at the end of a damaged gzip file go into the tally as read and
-    dropped; all other lines are the caller's to count.
+    A line longer than `MAX_LINE`, and what is cut off at the end of a damaged gzip file, is counted as read and dropped.
+    The caller counts all other lines.
 
     Raises:
         UserError: if the file cannot be read, or is a gzip file that ends early or is damaged, unless that is accepted.
     """
-    number, rest, too_long = 0, b"", False
+    number, rest, too_long, damage = 0, b"", False, ""
     try:
         size = path.stat().st_size
         with open(path, "rb") as raw:
@@ -107,12 +114,11 @@ def read_lines(
             raw.seek(0)
             source: Any = gzip.GzipFile(fileobj=raw) if packed else raw
             while True:
-                damage = ""
                 try:
                     block = source.read1(BLOCK)
                 except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                     damage = "it ends early" if isinstance(error, EOFError) else f"it is damaged ({error})"
-                    block = b""
+                    break
                 if not block:
                     break
                 parts = (rest + block).split(b"\n")
@@ -125,25 +131,25 @@ def read_lines(
                         too_long = False
                     else:
                         yield number, part.removesuffix(b"\r")
+                    if number == how.limit:
+                        return
                 if len(rest) > MAX_LINE:
                     too_long, rest = True, rest[:100]
-                if advance:
-                    advance(raw.tell(), size)
+                if how.progress:
+                    how.progress(raw.tell(), size)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if damage and not accept_truncated:
+    if damage and not how.accept_truncated:
         raise UserError(
-            f"{path.name}: not a whole gzip file: {damage} after line {number:,}; fetch it again, or go on with its whole "
-            "lines by --accept_truncated"
+            f"{path.name}: not a complete gzip file: {damage} after line {number:,}; download it again, or use its "
+            "complete lines with --accept_truncated"
         )
     if damage:
-        tally.note(f"the gzip file is not whole: {damage}; accepted", number)
-    if rest:
-        number += 1
-        if damage or too_long:
-            tally.read += 1
-            tally.drop(
-                "cut off at the end of the file" if damage else f"longer than {MAX_LINE >> 20} MiB", number, rest
-            )
-        else:
-            yield number, rest.removesuffix(b"\r")
+        tally.note(f"the gzip file is not complete: {damage}; accepted", number)
+    if rest and (damage or too_long):
+        tally.read += 1
+        tally.drop(
+            "cut off at the end of the file" if damage else f"longer than {MAX_LINE >> 20} MiB", number + 1, rest
+        )
+    elif rest:
+        yield number + 1, rest.removesuffix(b"\r")

@@ -6,56 +6,23 @@ written after the outputs, which are written whole or not at all: a step that wa
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
-from tqdm import tqdm
-
+from prepare.file_tools import make_named_folder, read_json, sha256_of
 from utils.errors import UserError
-from utils.runs.run_folder import TEMPORARY, make_folder, take_lock, write_json
+from utils.files import TEMPORARY, make_folder, take_lock, write_json
+from utils.progress import ProgressBar
 
 WORK = ".prepare"
-OWN = "prepare.json"  # marks a folder as made here
+MARK = "prepare.json"  # marks a folder as made here
 MADE = ("*_feat.npy", "*_mask.npy", "*mapping*.csv", "content.lmdb", "manifest.json")  # and NAME.inter
 SETTLED = 2.0  # seconds: a file changed later than that before it is hashed may change again within one clock tick
-BLOCK = 1 << 20
-
-
-class Progress:
-    """A progress bar over one step, called with what is done and the whole; on no terminal a line now and then."""
-
-    def __init__(self, title: str, quiet: bool = False) -> None:
-        self.title, self.quiet = title, quiet
-        self.bar: tqdm | None = None
-
-    def __call__(self, done: float, total: float | None) -> None:
-        if total is None:  # of a download whose length the server does not tell
-            return
-        if self.bar is None:
-            self.bar = tqdm(
-                total=max(total, 1e-9),
-                desc=self.title,
-                disable=self.quiet,
-                mininterval=0.2 if sys.stderr.isatty() else 10.0,
-                bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
-                leave=False,
-                dynamic_ncols=True,
-            )
-        self.bar.total = max(total, 1e-9)
-        self.bar.update(min(done, total) - self.bar.n)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +40,7 @@ class Step:
     """
 
     name: str
-    run: Callable[[Progress], Mapping[str, Any]]
+    run: Callable[[ProgressBar], Mapping[str, Any]]
     inputs: Sequence[Path] = ()
     outputs: Sequence[Path] = ()
     optional: Sequence[Path] = ()
@@ -87,7 +54,7 @@ class Hashes:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.known: dict[str, list[Any]] = {}
-        content = read_record(path) if path else None
+        content = read_json(path) if path else None
         if content is not None:
             self.known = {name: entry for name, entry in content.items() if isinstance(entry, list) and len(entry) == 3}
 
@@ -96,9 +63,8 @@ class Hashes:
         if path.is_dir():
             digest = hashlib.sha256()
             for file in sorted(p for p in path.rglob("*") if p.is_file()):
-                digest.update(
-                    f"{file.relative_to(path).as_posix()}\0{self.of(file)}\n".encode("utf-8", "surrogateescape")
-                )
+                line = f"{file.relative_to(path).as_posix()}\0{self.of(file)}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
             return digest.hexdigest()
         try:
             status = path.stat()
@@ -118,66 +84,6 @@ class Hashes:
             write_json(self.path, self.known)
 
 
-def make_place(path: Path, option: str) -> None:
-    """Makes a folder that an option or a word of the command names.
-
-    Raises:
-        UserError: if that cannot be done; it names the option.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be made a folder ({error.strerror}); choose another {option}") from None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return digest.hexdigest()
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write (and read again), put in place when the block ends and thrown away when it fails.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        with open(temporary, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename not in (None, str(temporary)):
-            raise
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 class Pipeline:
     """The steps of one data set's folder, which is locked meanwhile (`with Pipeline(...) as pipeline`).
 
@@ -193,18 +99,18 @@ class Pipeline:
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Pipeline:
-        made_here = (self.work / OWN).is_file()
+        made_here = (self.work / MARK).is_file()
         if not made_here and self.folder.is_dir():
             others = [f"{self.folder.name}.inter", *MADE]
             there = sorted(path.name for pattern in others for path in self.folder.glob(pattern))
             if there:
                 raise UserError(
-                    f"{self.folder}: holds {', '.join(there[:5])}, not made by prepare; it is left as it is: choose another "
+                    f"{self.folder}: holds {', '.join(there[:5])}, not made by prepare; nothing was changed: choose another "
                     "name or --data_path"
                 )
         if self.dry:
             return self
-        make_place(self.work, "--data_path")
+        make_named_folder(self.work, "--data_path")
         self._lock = take_lock(self.work / "lock")
         if self._lock is None:
             raise UserError(f"{self.folder}: another prepare is at work here; wait for it or stop it first")
@@ -212,7 +118,7 @@ class Pipeline:
             for left in place.glob(f".*{TEMPORARY}"):
                 left.unlink(missing_ok=True)
         if not made_here:
-            write_json(self.work / OWN, {"made_by": "main.py prepare", "dataset": self.folder.name})
+            write_json(self.work / MARK, {"made_by": "main.py prepare", "dataset": self.folder.name})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -224,7 +130,7 @@ class Pipeline:
 
     def record_of(self, name: str) -> dict[str, Any] | None:
         """The record of a step, if it was ever finished."""
-        record = read_record(self.work / "steps" / f"{name}.json")
+        record = read_json(self.work / "steps" / f"{name}.json")
         return record if record is not None and {"inputs", "outputs", "parameters", "report"} <= record.keys() else None
 
     def why(self, step: Step) -> str:
@@ -233,12 +139,12 @@ class Pipeline:
         if record is None:
             return "not done yet"
         if record.get("version") != step.version:
-            return f"its code is of version {step.version}, before {record.get('version')}"
+            return f"its code changed (version {record.get('version')} -> {step.version})"
         now, before = json.loads(json.dumps(step.parameters)), record["parameters"]
         changed = [key for key in {**before, **now} if now.get(key) != before.get(key)]
         if changed:
-            told = (f"{key} {_short(before.get(key))} -> {_short(now.get(key))}" for key in changed)
-            return f"parameters changed: {', '.join(told)}"
+            changes = (f"{key} {_short(before.get(key))} -> {_short(now.get(key))}" for key in changed)
+            return f"parameters changed: {', '.join(changes)}"
         named = self._named(step.inputs)
         if named != record["inputs"]:
             changed = [name for name, digest in named if [name, digest] not in record["inputs"]]
@@ -258,14 +164,14 @@ class Pipeline:
             reason = self.why(step)
             # What is not made yet is no change of its own.
             if before and (not reason or reason.startswith("inputs changed")):
-                reason = f"if what {', '.join(before)} makes is other than before"
+                reason = f"if {', '.join(before)} makes something new"
             if reason:
                 made |= {path: step.name for path in (*step.outputs, *step.optional)}
             planned.append((step, reason))
         return planned
 
     def run(self, steps: Sequence[Step], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-        """Runs the steps that have to and takes away what steps made that are asked for no more; returns all records."""
+        """Runs the steps that have to run, removes outputs of steps that are no longer asked for; returns all records."""
         self._retire(steps, say)
         make_folder(self.work / "steps")
         records = {}
@@ -288,20 +194,14 @@ class Pipeline:
         missing = [str(path) for path, (_, digest) in zip(step.inputs, inputs, strict=True) if digest is None]
         if missing:
             raise UserError(*(f"{step.name}: there is no {path}" for path in missing))
-        progress = Progress(step.name, self.quiet)
+        progress = ProgressBar(step.name, self.quiet)
         try:
             report = step.run(progress)
         finally:
             progress.close()
         outputs = {path.name: self.hashes.of(path) for path in (*step.outputs, *step.optional)}
-        content = {
-            "step": step.name,
-            "version": step.version,
-            "parameters": dict(step.parameters),
-            "inputs": inputs,
-            "outputs": outputs,
-            "report": report,
-        }
+        content = {"step": step.name, "version": step.version, "parameters": dict(step.parameters)}
+        content |= {"inputs": inputs, "outputs": outputs, "report": report}
         write_json(self.work / "steps" / f"{step.name}.json", content)
 
     def _named(self, paths: Sequence[Path]) -> list[list[str | None]]:
@@ -323,7 +223,7 @@ class Pipeline:
                         place.unlink()
                         say(f"{path.stem}: not asked for any more; {name} removed")
                     else:
-                        say(f"{path.stem}: not asked for any more; {name} was changed by somebody and is left")
+                        say(f"{path.stem}: not asked for any more; {name} was changed since and is kept")
             path.unlink()
 
 

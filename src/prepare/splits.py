@@ -1,22 +1,20 @@
-"""Splits into training, validation and test, all deterministic, and published splits told by their counts and hash."""
+"""Splits of interactions into training, validation and test; all of them deterministic."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prepare.interactions import Interactions
-from utils.config.configuration import read_yaml
-from utils.data.dataset import SPLITS, content_hash
+from utils.data.dataset import SPLITS
 from utils.errors import UserError
-from utils.paths import CONFIGS
 
 KINDS = ("mmrec", "chronological", "leave_one_out", "global_time", "given")
 TRAIN, VALID, TEST = 0, 1, 2
-LEAST = 3  # rows of a user: one for each split
+FEWEST = 3  # rows of a user: one for each split
 
 
 def split(
@@ -25,7 +23,7 @@ def split(
     seed: int = 0,
     ratios: Sequence[float] = (0.8, 0.1, 0.1),
     few: int = 10,
-    least: int = LEAST,
+    least: int = FEWEST,
 ) -> NDArray[np.int8]:
     """Labels of the rows: 0 train, 1 validation, 2 test, int8 [E].
 
@@ -44,11 +42,11 @@ def split(
         least: see above, at least 3.
 
     Raises:
-        UserError: if there are no times to go by, or a split comes out empty.
+        UserError: if the split needs times and there are none, or a split comes out empty.
     """
     if kind == "given":
         if table.labels is None:
-            raise UserError("--split given: the interactions have no such column; name it by --columns split=NAME")
+            raise UserError("--split given: the interactions have no such column; name it with --columns split=NAME")
         labels = table.labels
     elif kind == "mmrec":
         key = np.random.Generator(np.random.PCG64(seed)).random(len(table))
@@ -56,7 +54,7 @@ def split(
     else:
         if table.times is None:
             raise UserError(
-                f"--split {kind}: the interactions have no times; name their column by --columns time=NAME, or take "
+                f"--split {kind}: the interactions have no times; name their column with --columns time=NAME, or use "
                 "--split mmrec"
             )
         if kind == "global_time":
@@ -70,7 +68,7 @@ def split(
     if empty:
         raise UserError(
             f"--split {kind}: {' and '.join(empty)} would be empty ({len(table):,} interactions); "
-            "take other --ratios or another --split"
+            "choose other --ratios or another --split"
         )
     return np.asarray(labels, dtype=np.int8)
 
@@ -106,52 +104,3 @@ def _by_moments(times: NDArray[np.int64], ratios: Sequence[float]) -> NDArray[np
     places = [int(np.floor(share * len(times) + 1e-9)) for share in (ratios[0], ratios[0] + ratios[1])]
     first, second = (ordered[min(place, len(times) - 1)] for place in places)
     return np.where(times < first, TRAIN, np.where(times < second, VALID, TEST)).astype(np.int8)
-
-
-# Published splits
-
-
-def split_hash(users: NDArray[Any], items: NDArray[Any], labels: NDArray[Any]) -> str:
-    """SHA-256 of the three splits as sets of (user, item) numbers."""
-    parts = []
-    for label in range(len(SPLITS)):
-        rows = labels == label
-        pairs = np.stack([users[rows], items[rows]], axis=1).astype("<i8")
-        parts.append(np.unique(pairs, axis=0))
-    return content_hash(*parts)
-
-
-def published_splits() -> dict[str, dict[str, Any]]:
-    """Name to counts (and hash, where known) of the published splits."""
-    return read_yaml(CONFIGS / "sources" / "published.yaml", "sources/published.yaml")
-
-
-def counts_of(users: NDArray[Any], items: NDArray[Any], labels: NDArray[Any]) -> dict[str, int]:
-    """Users, items (one more than the largest number) and rows of each split."""
-    counts = {"users": int(users.max(initial=-1)) + 1, "items": int(items.max(initial=-1)) + 1}
-    return counts | {name: int((labels == label).sum()) for label, name in enumerate(SPLITS)}
-
-
-def recognise(users: NDArray[Any], items: NDArray[Any], labels: NDArray[Any]) -> str:
-    """A sentence on which published split, or data, these are; empty where none is alike."""
-    found = counts_of(users, items, labels)
-    total = len(labels)
-    for name, known in published_splits().items():
-        source = known["source"]
-        sizes = {key: known[key] for key in ("users", "items")}
-        if any(found[key] != n for key, n in sizes.items()) or total != known["interactions"]:
-            continue
-        if not _same(found, known):
-            return f"the users, items and interactions of {name} ({source}), split anew: not the published split"
-        if "sha256" not in known:
-            return f"the counts of the published split of {name} ({source}); its hash is not known here, so rows may differ"
-        if split_hash(users, items, labels) == known["sha256"]:
-            return f"the published split of {name} ({source}), by counts and hash"
-        return (
-            f"the counts of the published split of {name} ({source}), but not its rows under its numbers: another draw"
-        )
-    return ""
-
-
-def _same(found: Mapping[str, int], known: Mapping[str, Any]) -> bool:
-    return all(name in known and found[name] == known[name] for name in SPLITS)

@@ -23,13 +23,15 @@ from runner.code_version import code_versions
 from runner.registry import class_of, model_file
 from utils.config.configuration import Config
 from utils.data.dataloader import TrainLoader
-from utils.data.dataset import Dataset, load_dataset
+from utils.data.dataset import Dataset
 from utils.data.id_mapping import original_ids
+from utils.data.loading import load_dataset
 from utils.errors import UserError
 from utils.evaluation.beyond_accuracy import beyond_accuracy
 from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
+from utils.files import write_bytes, write_json
 from utils.memory import keep_freed_memory
-from utils.runs.run_folder import RunFolder, manifest, peak_memory_bytes, write_bytes, write_json, write_topk
+from utils.runs.run_folder import RunFolder, manifest, peak_memory_bytes, write_topk
 from utils.runs.tracking import Scalars, writer_class
 
 

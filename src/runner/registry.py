@@ -6,16 +6,17 @@ A model may also come from a file elsewhere, a plugin; either may be written for
 from __future__ import annotations
 
 import ast
-import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmrec.plugin import ModelFile, class_in, load_class, own_keys, parse, plugin_keys, read_model_file
-from utils.config.configuration import Config, read_yaml
+from utils.config.configuration import Config
+from utils.config.declared import declared_keys
 from utils.config.schema import Key, keys_of
+from utils.config.yaml_files import read_yaml
 from utils.errors import UserError, nearest
-from utils.paths import CONFIGS, MODELS
+from utils.paths import CONFIGS, MODELS, SOURCE, own_module
 
 
 def available_models() -> dict[str, Path]:
@@ -55,14 +56,12 @@ def model_class(name: str, plugin: ModelFile | None = None) -> Any:
         plugin: the file it comes from, if not from the tree.
 
     Raises:
-        UserError: if a model of the tree has no configuration file.
+        UserError: if a model of the tree has no configuration file, or a file holds no model.
     """
     if plugin:
         return load_class(plugin)
-    if not (CONFIGS / "model" / f"{name}.yaml").is_file():
-        raise UserError(f"model '{name}' has no configs/model/{name}.yaml")
     file = _file_in_tree(name)
-    return load_class(file) if file.foreign else getattr(importlib.import_module(f"models.{file.path.stem}"), name)
+    return load_class(file) if file.foreign else getattr(own_module(f"models.{file.path.stem}"), name)
 
 
 def model_keys(
@@ -85,12 +84,14 @@ def model_keys(
             content = read_yaml(file.settings_file, str(file.settings_file)) if file.settings_file else {}
         keys = own_keys(file, content, axes)
     else:
-        settings = model_class(name, plugin).settings
-        keys = keys_of(settings) if settings else {}
+        declared = declared_keys(parse(file.path)[1], file.name, SOURCE)
+        keys = keys_of(model_class(name, plugin).settings or {}) if declared is None else declared
     return keys | (plugin_keys() if plugin else {})
 
 
 def _file_in_tree(name: str) -> ModelFile:
+    if not (CONFIGS / "model" / f"{name}.yaml").is_file():
+        raise UserError(f"model '{name}' has no configs/model/{name}.yaml")
     return read_model_file(available_models()[name], CONFIGS / "model" / f"{name}.yaml")
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from common.scorers import Scorers
+from common.trainer import Progress
 from runner.comparison import Row, footnotes, summarize, to_cells, to_markdown, to_records, to_text
 from runner.quick_start import (
     DatasetShelf,
@@ -28,58 +27,35 @@ from runner.registry import class_of
 from utils.config.configuration import Config
 from utils.data.id_mapping import original_ids
 from utils.errors import UserError
+from utils.files import make_folder, write_bytes, write_csv
 from utils.memory import check_fits
-from utils.runs.run_folder import RunFolder, make_folder, write_bytes, write_csv
+from utils.progress import ProgressBar
+from utils.runs.run_folder import RunFolder
 from utils.runs.tracking import writer_class
 
 
-class Bar:
-    """A progress bar over the epochs of a run; on no terminal it writes a line now and then."""
+def epoch_progress(bar: ProgressBar) -> Progress:
+    """What a trainer calls: moves the bar to `epoch` plus `share` of the next one."""
 
-    def __init__(self, epochs: int, title: str, quiet: bool) -> None:
-        self.bar: tqdm | None = None
-        self.epochs, self.title, self.quiet = epochs, title, quiet
+    def show(epoch: int, share: float, shown: Mapping[str, float]) -> None:
+        title = f"{bar.title} epoch {epoch}/{bar.total:g}" if shown else ""
+        bar(epoch + share, shown={name: f"{value:.4f}" for name, value in shown.items()}, title=title)
 
-    def _open(self, epoch: int) -> tqdm:
-        return tqdm(
-            total=self.epochs,
-            initial=epoch,
-            desc=self.title,
-            disable=self.quiet,
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,
-            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
-            leave=False,
-            dynamic_ncols=True,
-        )
-
-    def __call__(self, epoch: int, share: float, shown: Mapping[str, float]) -> None:
-        """Moves to `epoch` plus `share` of the next; the bar appears at the first call."""
-        self.bar = self.bar if self.bar is not None else self._open(epoch)
-        if shown:
-            self.bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items()}, refresh=False)
-            self.bar.set_description_str(f"{self.title} epoch {epoch}/{self.epochs}", refresh=False)
-        self.bar.update(epoch + share - self.bar.n)
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    return show
 
 
-def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resume: bool, quiet: bool) -> int:
+def run_all(configs: Sequence[Config], resume: bool, quiet: bool) -> int:
     """Runs every configuration, prints the tables, and returns the exit code: 1 if a run diverged.
 
     Raises:
         UserError: before anything runs, for a data set that is missing or wrong.
     """
     shelf = DatasetShelf()
-    check_all(configs, needs_features, shelf, resume)
+    check_all(configs, shelf, resume)
     results: list[Result] = []
     oracles: dict[str, dict[str, float]] = {}
     for number, config in enumerate(configs, 1):
-        dataset = shelf.get(config, needs_features[config.model])
+        dataset = shelf.get(config, class_of(config).needs_features)
         title = f"{config.model} on {config.dataset}, seed {config['seed']}"
         varied = ", ".join(f"{axis} {config[axis]}" for axis in config.axes if axis != "seed")
         head = f"[{number}/{len(configs)}] {title}" + (f", {varied}" if varied else "")
@@ -93,8 +69,8 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
             going_on = folder is not None
             folder = folder or RunFolder.new(config)
             print(f"{head}: {'continues in' if going_on else 'in'} {folder.path}", flush=True)
-            with Bar(config["epochs"], title, quiet) as bar:
-                result = run(config, folder, dataset, bar, resume=going_on)
+            with ProgressBar(title, quiet, config["epochs"]) as bar:
+                result = run(config, folder, dataset, epoch_progress(bar), resume=going_on)
             results.append(result)
             print(f"  {_outcome(result)}", flush=True)
             if "note" in result.metrics:
@@ -106,9 +82,9 @@ def run_all(configs: Sequence[Config], needs_features: Mapping[str, bool], resum
 
 
 def check_all(
-    configs: Sequence[Config], needs_features: Mapping[str, bool], shelf: DatasetShelf, resume: bool = False
+    configs: Sequence[Config], shelf: DatasetShelf, resume: bool = False, say: Callable[[str], object] = print
 ) -> None:
-    """Reads every data set once before the first run, prints what is in it, and finds all mistakes at once."""
+    """Reads every data set once before the first run, says what is in it, and finds all mistakes at once."""
     problems: list[str] = []
     spoken: set[str] = set()
     stale: set[str] = set()
@@ -117,7 +93,7 @@ def check_all(
             device = pick_device(config["device"])
             if config["tensorboard"]:
                 writer_class()
-            dataset = shelf.get(config, needs_features[config.model])
+            dataset = shelf.get(config, class_of(config).needs_features)
             needed = class_of(config).memory_needed(config, dataset) | Scorers.memory_needed(config, dataset)
             check_fits(config.model, needed, device)
             if config["initialization"] == "spectral":
@@ -149,7 +125,7 @@ def check_all(
         for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in [*dataset.warnings, *notes])]:
             if line not in spoken:
                 spoken.add(line)
-                print(line)
+                say(line)
     if problems:
         raise UserError(*dict.fromkeys(problems))
 

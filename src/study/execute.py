@@ -10,18 +10,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import sys
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from common.scorers import Scorers
 from runner.quick_start import DatasetShelf, check_resumable, other_code, pick_device, run
@@ -29,9 +27,11 @@ from runner.registry import class_of
 from study.plan import Trial
 from study.results import read_json, status_of
 from utils.errors import UserError
+from utils.files import make_folder, take_lock, write_json
 from utils.memory import check_fits
-from utils.paths import SOURCE
-from utils.runs.run_folder import RunFolder, make_folder, take_lock, write_json
+from utils.paths import PACKAGE, SOURCE
+from utils.progress import ProgressBar
+from utils.runs.run_folder import RunFolder
 
 CLAIM = ".claim"
 POLL = 0.3  # seconds between two looks at the folder
@@ -83,7 +83,7 @@ def execute(trials: Sequence[Trial], folder: Path, how: How) -> None:
     elif how.workers:
         _execute_in_workers(trials, folder, how)
     else:
-        bar = _Bar(trials, folder, how)
+        bar = TrialProgress(trials, folder, how)
         while open_trials(trials, folder):
             work(trials, folder, how.keep_checkpoints, bar.show)
             bar.show()
@@ -170,48 +170,33 @@ def fail(path: Path, error: str, trace: str = "") -> None:
     write_json(path / "error.json", {"error": line, "traceback": trace, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
 
-@dataclass
-class _Bar:
+class TrialProgress:
     """Progress over all trials, read off the folder."""
 
-    trials: Sequence[Trial]
-    folder: Path
-    how: How
-    bar: tqdm | None = field(default=None, init=False)
-    last: float = field(default=0.0, init=False)
+    def __init__(self, trials: Sequence[Trial], folder: Path, how: How) -> None:
+        self.trials, self.folder, self.last = trials, folder, 0.0
+        # A file gets a line a minute.
+        self.bar = ProgressBar("trials", how.quiet, len(trials), every=60)
 
     def show(self) -> None:
         """Looks at the folder now and then."""
-        if time.monotonic() - self.last < POLL and self.bar is not None:
+        if time.monotonic() - self.last < POLL:
             return
         found = Counter(status_of(self.folder / trial.folder) for trial in self.trials)
-        done = len(self.trials) - found["open"]
-        if self.bar is None:
-            self.bar = tqdm(
-                total=len(self.trials),
-                initial=done,
-                desc="trials",
-                disable=self.how.quiet,
-                dynamic_ncols=True,
-                mininterval=0.1 if sys.stderr.isatty() else 60,  # seconds: a file gets a line a minute
-            )
-        for status in ("diverged", "failed"):
-            if found[status]:
-                self.bar.set_postfix({s: found[s] for s in ("diverged", "failed") if found[s]}, refresh=False)
-        self.bar.update(done - self.bar.n)
+        self.bar(len(self.trials) - found["open"], shown={s: found[s] for s in ("diverged", "failed") if found[s]})
         self.last = time.monotonic()
 
     def close(self) -> None:
+        """Shows where it stands and takes the bar away."""
         self.last = 0.0
         self.show()
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
 
 def _execute_in_workers(trials: Sequence[Trial], folder: Path, how: How) -> None:
     """Keeps `workers` processes going until nothing is open; a worker that dies is replaced."""
     context = multiprocessing.get_context("spawn")
-    bar = _Bar(trials, folder, how)
+    bar = TrialProgress(trials, folder, how)
     deaths: Counter[str] = Counter()
     workers: dict[int, BaseProcess] = {}
     try:
@@ -288,7 +273,7 @@ def _execute_on_ray(trials: Sequence[Trial], folder: Path, how: How) -> None:
     started = not ray.is_initialized()
     if started:
         ray.init(address=how.address, log_to_driver=False, include_dashboard=False, **_ray_environment(how))
-    bar = _Bar(trials, folder, how)
+    bar = TrialProgress(trials, folder, how)
     try:
         while left := open_trials(trials, folder):
             tasks = []
@@ -318,7 +303,8 @@ def _settle(ray: Any, task: Any) -> None:
 
 
 def _ray_environment(how: How) -> dict[str, Any]:
-    return {"runtime_env": {"env_vars": {"PYTHONPATH": str(SOURCE)}}}
+    # An installed package is found without; a checkout is where its tasks find the modules.
+    return {} if PACKAGE else {"runtime_env": {"env_vars": {"PYTHONPATH": str(SOURCE)}}}
 
 
 def _wants_gpu(trial: Trial) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 
 from runner.registry import model_keys
 from study.spec import Axis, Entry, Range, Search, Study
-from utils.config.configuration import Config, Request, resolve
+from utils.config.configuration import Config
+from utils.config.request import Request, resolve
 from utils.config.schema import Key, keys_of
 from utils.config.settings import SETTINGS
 from utils.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 
 from study.results import TrialResult
 from study.spec import Study
-from utils.config.configuration import read_yaml
+from utils.config.yaml_files import read_yaml
 from utils.errors import UserError
 
 SPLITS = ("train", "valid", "test")

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runner.registry import available_models, model_keys, model_name
-from utils.config.configuration import Request, data_folder, known_datasets, read_yaml
-from utils.config.schema import keys_of
-from utils.config.settings import NOT_IDENTITY, SETTINGS
+from utils.config.request import Request, data_folder, known_datasets
+from utils.config.schema import keys_of, setting
+from utils.config.sections import read_section
+from utils.config.settings import METRICS, NOT_IDENTITY, SETTINGS
+from utils.config.yaml_files import read_yaml
 from utils.errors import UserError, nearest
-from utils.evaluation.metrics import METRICS
 from utils.paths import CONFIGS
 
 METHODS = ("grid", "random", "tpe")
@@ -29,20 +30,19 @@ OWN_KEYS = {"seed", "output_dir", "data_path", "cache_dir", "device", "threads",
 
 @dataclass(frozen=True)
 class Search:
-    """How the settings of an entry are searched.
+    """How the settings of an entry are searched."""
 
-    Attributes:
-        method: grid, random or tpe.
-        trials: points per entry and data set, the same budget for all; None: the whole grid.
-        seed: of what is drawn.
-        seeds: how many of the study's seeds, the first ones, every point is run with; the best by them is then run with
-            the others too. None: all.
-    """
-
-    method: str = "grid"
-    trials: int | None = None
-    seed: int = 0
-    seeds: int | None = None
+    method: str = setting("how points are found", choices=METHODS, default="grid")
+    trials: int | None = setting(
+        "points per entry and data set, the same budget for all; null: the whole grid", low=1, default=None
+    )
+    seed: int = setting("seed of what is drawn", low=0, default=0)
+    seeds: int | None = setting(
+        "how many of the study's seeds, the first ones, every point is run with; the best by them is then run with the "
+        "others too; null: all",
+        low=1,
+        default=None,
+    )
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,51 @@ class Report:
 
 
 @dataclass(frozen=True)
+class StudyKeys:
+    """The keys of a study file."""
+
+    datasets: list[str] = setting("data sets")
+    entries: list[Any] = setting("models, or mappings with the keys of an entry")
+    name: str | None = setting("name of the study's folder; null: that of the file", default=None)
+    title: str | None = setting("title of the report", default=None)
+    seeds: list[int] = setting("seeds of the runs", low=0, high=2**32 - 1, default=[999])
+    settings: dict[str, Any] | None = setting("keys of the harness or of models, for every entry", default=None)
+    search: dict[str, Any] | None = setting("how the settings are searched", default=None)
+    reference: str | None = setting("label of the entry that is tested against the others", default=None)
+    report: dict[str, Any] | None = setting("what the report shows", default=None)
+
+
+@dataclass(frozen=True)
+class EntryKeys:
+    """The keys of an entry."""
+
+    model: str = setting("name of the model")
+    label: str | None = setting("name of the row; null: that of the model", default=None)
+    datasets: list[str] | None = setting("some of the study's data sets; null: all", default=None)
+    settings: dict[str, Any] | None = setting("fixed keys", default=None)
+    grid: Any = setting("searched keys with lists of values or ranges, or `published`", default=None)
+    best: bool = setting("lay the best published setting over the model's", default=False)
+
+
+@dataclass(frozen=True)
+class RangeKeys:
+    """The keys of a range."""
+
+    low: float = setting("least value")
+    high: float = setting("largest value")
+    log: bool = setting("drawn evenly over the logarithm", default=False)
+
+
+@dataclass(frozen=True)
+class ReportKeys:
+    """The keys of what the report shows."""
+
+    metrics: list[str] | None = setting("metrics of the tables", default=list(Report.metrics))
+    figures: list[str] | None = setting("figures", choices=FIGURES, default=list(Report.figures))
+    beyond_accuracy: bool = setting("a table of catalogue-wide measures", default=False)
+
+
+@dataclass(frozen=True)
 class Study:
     """A checked study file."""
 
@@ -121,43 +166,33 @@ def read_study(path: Path, data_path: Path | None = None, changes: Mapping[str, 
         UserError: with every mistake in it, one line each.
     """
     content = changed(path, changes or {})
-    known = ("name", "title", "datasets", "seeds", "settings", "search", "entries", "reference", "report")
     reader = _Reader(path.name)
-    reader.unknown(content, known, "")
-    name = content.get("name", path.stem)
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    keys = reader.section(StudyKeys, content)
+    name = keys["name"] or path.stem
+    if not NAME.fullmatch(name):
         reader.say(f"name: expected letters, digits, - and _, got {name!r}")
-        name = "study"
     folder = data_folder(Request([], [], {"data_path": str(data_path)} if data_path else {}))
-    datasets = reader.words(content, "datasets")
+    datasets = tuple(dict.fromkeys(keys.get("datasets", ())))
     there = known_datasets(folder)
     for word in datasets:
         if word not in there:
             reader.say(f"datasets: unknown data set '{word}'{nearest(word, there)}; there are {', '.join(there)}")
-    settings = reader.settings(content.get("settings"), "settings")
-    search = reader.search(content.get("search"))
-    entries = reader.entries(content.get("entries"), datasets, settings, search)
+    settings = reader.settings(keys["settings"], "settings")
+    search = reader.search(keys["search"])
+    entries = reader.entries(keys.get("entries", ()), datasets, settings, search)
     labels = [entry.label for entry in entries]
-    reference = content.get("reference")
+    reference = keys["reference"]
     if reference is not None and reference not in labels:
         reader.say(f"reference: expected the label of an entry, got {reference!r}{nearest(str(reference), labels)}")
-    seeds = reader.seeds(content.get("seeds", [999]))
+    seeds = keys["seeds"]
+    if len(set(seeds)) < len(seeds):
+        reader.say(f"seeds: a seed stands twice in {seeds}")
     if search.seeds is not None and search.seeds > len(seeds):
         reader.say(f"search: seeds: expected at most {len(seeds)}, as many as the study has, got {search.seeds}")
-    study = Study(
-        name,
-        str(content.get("title", name)),
-        datasets,
-        seeds,
-        entries,
-        settings,
-        search,
-        reference,
-        reader.report(content.get("report")),
-    )
+    report = reader.report(keys["report"])
     if reader.problems:
         raise UserError(*reader.problems)
-    return study
+    return Study(name, keys["title"] or name, datasets, tuple(seeds), entries, settings, search, reference, report)
 
 
 def changed(path: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,94 +217,42 @@ class _Reader:
     def say(self, problem: str) -> None:
         self.problems.append(f"{self.file}: {problem}")
 
-    def unknown(self, content: Mapping[Any, Any], known: tuple[str, ...], place: str) -> None:
-        for key in content:
-            if key not in known:
-                self.say(f"{place}unknown key '{key}'{nearest(str(key), known)}")
+    def section(self, kind: type, content: Any, place: str = "") -> dict[str, Any]:
+        return read_section(kind, content, f"{self.file}: {place}", self.problems)
 
-    def words(self, content: Mapping[str, Any], key: str) -> tuple[str, ...]:
-        found = content.get(key)
-        entries = [found] if isinstance(found, str) else found
-        if not isinstance(entries, list) or not entries or not all(isinstance(word, str) for word in entries):
-            self.say(f"{key}: expected a list of names, got {found!r}")
-            return ()
-        return tuple(dict.fromkeys(entries))
-
-    def seeds(self, found: Any) -> tuple[int, ...]:
-        entries = found if isinstance(found, list) else [found]
-        good = all(isinstance(s, int) and not isinstance(s, bool) and 0 <= s < 2**32 for s in entries)
-        if not entries or not good:
-            self.say(f"seeds: expected integers from 0 up, got {found!r}")
-            return (999,)
-        if len(set(entries)) < len(entries):
-            self.say(f"seeds: a seed stands twice in {found}")
-        return tuple(entries)
-
-    def settings(self, found: Any, place: str) -> dict[str, Any]:
-        if found is None:
-            return {}
-        if not isinstance(found, dict):
-            self.say(f"{place}: expected keys and values, got {found!r}")
-            return {}
-        for key in OWN_KEYS & set(found):
+    def settings(self, found: Mapping[str, Any] | None, place: str) -> dict[str, Any]:
+        """Keys that are set for runs, without those that a study sets itself."""
+        for key in OWN_KEYS & set(found or {}):
             self.say(f"{place}: {key} is not set in a study: seeds go under `seeds`, the others on the command line")
-        return {key: value for key, value in found.items() if key not in OWN_KEYS}
+        return {key: value for key, value in (found or {}).items() if key not in OWN_KEYS}
 
-    def search(self, found: Any) -> Search:
-        if found is None:
-            return Search()
-        if not isinstance(found, dict):
-            self.say(f"search: expected method, trials, seed and seeds, got {found!r}")
-            return Search()
-        self.unknown(found, ("method", "trials", "seed", "seeds"), "search: ")
-        method, seed = found.get("method", "grid"), found.get("seed", 0)
-        counts: dict[str, int | None] = {}
-        for key in ("trials", "seeds"):
-            counts[key] = count = found.get(key)
-            if not (count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 1)):
-                self.say(f"search: {key}: expected an integer of at least 1 or null, got {count!r}")
-                counts[key] = None
-        trials = counts["trials"]
-        if method not in METHODS:
-            self.say(f"search: method: expected {', '.join(METHODS)}, got {method!r}")
-            method = "grid"
-        if trials is None and method != "grid":
-            self.say(f"search: method {method} needs a number of trials")
-            trials = 1
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            self.say(f"search: seed: expected an integer from 0 up, got {seed!r}")
-            seed = 0
-        return Search(method, trials, seed, counts["seeds"])
+    def search(self, found: Mapping[str, Any] | None) -> Search:
+        search = Search(**self.section(Search, found, "search: "))
+        if search.trials is None and search.method != "grid":
+            self.say(f"search: method {search.method} needs a number of trials")
+        return search
 
     def entries(
-        self, found: Any, datasets: tuple[str, ...], common: Mapping[str, Any], search: Search
+        self, found: Sequence[Any], datasets: tuple[str, ...], common: Mapping[str, Any], search: Search
     ) -> tuple[Entry, ...]:
-        if not isinstance(found, list) or not found:
-            self.say(f"entries: expected a list, each with a model, got {found!r}")
-            return ()
         entries: list[Entry] = []
         for number, raw in enumerate(found, 1):
             place = f"entries: {number}: "
-            raw = {"model": raw} if isinstance(raw, str) else raw
-            if not isinstance(raw, dict) or not isinstance(raw.get("model"), str):
-                self.say(f"{place}expected a model, got {raw!r}")
+            keys = self.section(EntryKeys, {"model": raw} if isinstance(raw, str) else raw, place)
+            if "model" not in keys:
                 continue
-            self.unknown(raw, ("label", "model", "datasets", "settings", "grid", "best"), place)
             try:
-                model = model_name(raw["model"])
+                model = model_name(keys["model"])
             except UserError as error:
                 self.say(f"{place}{error.problems[0]}")
                 continue
-            mine = self.words(raw, "datasets") if "datasets" in raw else datasets
+            mine = tuple(dict.fromkeys(keys["datasets"] or datasets))
             for word in set(mine) - set(datasets):
                 self.say(f"{place}datasets: '{word}' is not among those of the study")
-            settings = self.settings(raw.get("settings"), f"{place}settings")
-            grid = self.grid(raw.get("grid"), model, search, place)
-            if not isinstance(raw.get("best", False), bool):
-                self.say(f"{place}best: expected true or false, got {raw['best']!r}")
+            settings = self.settings(keys["settings"], f"{place}settings")
+            grid = self.grid(keys["grid"], model, search, place)
             self.keys(model, {**common, **settings}, grid, place, set(common))
-            label = str(raw.get("label", model))
-            entries.append(Entry(label, model, mine, settings, grid, raw.get("best") is True))
+            entries.append(Entry(keys["label"] or model, model, mine, settings, grid, keys["best"]))
         for kind, names in (("label", [e.label for e in entries]), ("folder name", [e.slug for e in entries])):
             twice = [name for i, name in enumerate(names) if name in names[:i]]
             if twice:
@@ -320,31 +303,20 @@ class _Reader:
         return axes
 
     def range(self, found: Mapping[str, Any], place: str) -> Range:
-        self.unknown(found, ("low", "high", "log"), place)
-        low, high, log = found.get("low"), found.get("high"), found.get("log", False)
-        numbers = [x for x in (low, high) if isinstance(x, int | float) and not isinstance(x, bool)]
-        if len(numbers) < 2 or not numbers[0] < numbers[1] or not isinstance(log, bool) or (log and numbers[0] <= 0):
-            self.say(f"{place}expected low < high (above 0 with log: true), got {dict(found)}")
+        n_problems = len(self.problems)
+        keys = self.section(RangeKeys, found, place)
+        if len(self.problems) > n_problems:
             return Range(1.0, 2.0)
-        return Range(numbers[0], numbers[1], log, all(isinstance(x, int) for x in numbers))
+        low, high, log = keys["low"], keys["high"], keys["log"]
+        if low >= high or (log and low <= 0):
+            self.say(f"{place}expected low < high (above 0 with log: true), got {dict(found)}")
+        return Range(found["low"], found["high"], log, all(isinstance(found[end], int) for end in ("low", "high")))
 
-    def report(self, found: Any) -> Report:
-        if found is None:
-            return Report()
-        if not isinstance(found, dict):
-            self.say(f"report: expected metrics, figures and beyond_accuracy, got {found!r}")
-            return Report()
-        self.unknown(found, ("metrics", "figures", "beyond_accuracy"), "report: ")
-        plain = Report()
-        metrics = [str(m).lower() for m in found.get("metrics") or plain.metrics]
+    def report(self, found: Mapping[str, Any] | None) -> Report:
+        keys = self.section(ReportKeys, found, "report: ")
+        metrics = [metric.lower() for metric in keys["metrics"] or Report.metrics]
         for metric in metrics:
             kind, _, cutoff = metric.partition("@")
             if kind not in METRICS or not cutoff.isdigit():
                 self.say(f"report: metrics: expected names as recall@20, got {metric!r}{nearest(kind, METRICS)}")
-        figures = found.get("figures", list(plain.figures)) or []
-        for figure in figures:
-            if figure not in FIGURES:
-                self.say(f"report: figures: unknown '{figure}'{nearest(str(figure), FIGURES)}")
-        if not isinstance(found.get("beyond_accuracy", False), bool):
-            self.say(f"report: beyond_accuracy: expected true or false, got {found['beyond_accuracy']!r}")
-        return Report(tuple(metrics), tuple(figures), found.get("beyond_accuracy") is True)
+        return Report(tuple(metrics), tuple(keys["figures"] or ()), keys["beyond_accuracy"])

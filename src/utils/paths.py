@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
+from types import ModuleType
+
+# What stands before the names of the project's modules: nothing in a checkout, "gtc_bench." where it is installed.
+PACKAGE = __name__.removesuffix("utils.paths")
 
 SOURCE = Path(__file__).resolve().parent.parent
 CONFIGS = SOURCE / "configs"
@@ -22,3 +27,8 @@ def default_data_path() -> Path:
 def default_cache_path() -> Path:
     """The folder of derived graphs and reduced features."""
     return PROJECT / ".cache"
+
+
+def own_module(name: str) -> ModuleType:
+    """Imports a module of the project by its name in the source, as "models.gtc"."""
+    return importlib.import_module(f"{PACKAGE}{name}")

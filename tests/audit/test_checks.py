@@ -13,11 +13,13 @@ import pytest
 from cli_tools import run_here
 from helpers import problems_of
 
-from audit.checks import CERTAIN, SURE, Audit, Check, audit, table
+from audit.check import Check
+from audit.checks import CERTAIN, SURE, Audit, audit, table
 from audit.feature_alignment import Exchange, alignments, encodings
-from utils.config.configuration import Request, resolve
+from utils.config.request import Request, resolve
 from utils.data.dataset import Split
-from utils.data.synthetic import SyntheticSpec, generate, write
+from utils.data.synthetic import generate, write
+from utils.data.synthetic_spec import SyntheticSpec
 from utils.paths import DATA_VARIABLE
 
 DATA = Path(os.environ.get(DATA_VARIABLE, "no-such-folder"))

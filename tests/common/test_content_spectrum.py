@@ -11,7 +11,8 @@ from common import features
 from common.content_spectrum import RIDGE, Content, content_columns, content_spectrum, estimated_content_share
 from common.spectral import spectral_embeddings
 from utils.data.dataset import Split
-from utils.data.synthetic import TRAIN, SyntheticSpec, generate
+from utils.data.synthetic import TRAIN, generate
+from utils.data.synthetic_spec import SyntheticSpec
 
 BOTH = ("visual", "textual")
 

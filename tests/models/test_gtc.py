@@ -14,9 +14,9 @@ from common.features import standardized_features
 from common.trainer import loss_terms
 from models.gtc import ALIGNED_ROWS, BETA_FIRST, FEATURE_RANK, OWN_SHARE, GTCConfig
 from runner.registry import model_class
-from utils.config.configuration import read_yaml
 from utils.config.schema import keys_of
 from utils.config.settings import TrainSettings
+from utils.config.yaml_files import read_yaml
 from utils.paths import CONFIGS
 
 VARIANTS = CONFIGS / "variants"

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from helpers import problems_of
 
-from prepare.pipeline import OWN, SETTLED, WORK, Hashes, Pipeline, Step, sha256_of, whole_file
+from prepare.file_tools import sha256_of
+from prepare.pipeline import MARK, SETTLED, WORK, Hashes, Pipeline, Step
+from utils.files import atomic_file
 
 
 class Chain:
@@ -38,7 +40,7 @@ class Chain:
             progress(1, 2)
             self.done.append(name)
             words = source.read_text().split()[: self.k]
-            with whole_file(target) as file:
+            with atomic_file(target) as file:
                 file.write(" ".join(words).encode())
             return {"words": len(words)}
 
@@ -72,7 +74,7 @@ def test_what_is_done_is_not_done_again(chain):
 def test_a_change_of_the_input_runs_it_and_what_depends_on_it(chain):
     chain.run()
     chain.source.write_text("x y z")
-    assert chain.plan() == {"first": "inputs changed: source.txt", "second": "if what first makes is other than before"}
+    assert chain.plan() == {"first": "inputs changed: source.txt", "second": "if first makes something new"}
     assert chain.run() == ["first", "second"]
     assert chain.end.read_text() == "x y"
 
@@ -96,7 +98,7 @@ def test_neither_the_place_nor_the_time_of_an_input_matters(chain, tmp_path):
     ("change", "reason", "runs"),
     [
         (lambda c: setattr(c, "k", 3), {"first": "parameters changed: k 2 -> 3"}, ["first", "second"]),
-        (lambda c: setattr(c, "version", 2), {"second": "its code is of version 2, before 1"}, ["second"]),
+        (lambda c: setattr(c, "version", 2), {"second": "its code changed (version 1 -> 2)"}, ["second"]),
         (lambda c: c.end.unlink(), {"second": "output missing: end.txt"}, ["second"]),
         (lambda c: c.end.write_text("mine"), {"second": "output changed: end.txt"}, ["second"]),
         (lambda c: c.middle.write_text("q"), {"first": "output changed: middle.txt"}, ["first"]),
@@ -120,7 +122,7 @@ def test_a_dry_run_writes_nothing(chain):
 
 def test_a_step_that_fails_leaves_no_record_and_no_file(chain):
     def fail(progress: object) -> dict[str, Any]:
-        with whole_file(chain.end) as file:
+        with atomic_file(chain.end) as file:
             file.write(b"half")
             raise ValueError("stop")
 
@@ -141,7 +143,7 @@ def test_what_no_step_makes_any_more_is_taken_away_unless_somebody_changed_it(ch
             pipeline.run([first], chain.said.append)
         assert chain.end.exists() == there
     assert "second: not asked for any more; end.txt removed" in chain.said
-    assert "second: not asked for any more; end.txt was changed by somebody and is left" in chain.said
+    assert "second: not asked for any more; end.txt was changed since and is kept" in chain.said
 
 
 def test_a_missing_input_is_the_users_to_mend(chain):
@@ -173,7 +175,7 @@ def test_what_a_killed_process_left_is_cleaned_away(chain):
         (folder / ".x.npy.123.tmp").write_text("half")
     chain.run()
     assert not list(chain.folder.rglob("*.tmp"))
-    assert json.loads((chain.folder / WORK / OWN).read_text())["dataset"] == "set"
+    assert json.loads((chain.folder / WORK / MARK).read_text())["dataset"] == "set"
 
 
 def test_hashes_are_remembered_by_size_and_time_but_not_of_fresh_files(tmp_path):

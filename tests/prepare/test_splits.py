@@ -7,7 +7,8 @@ import pytest
 from helpers import problems_of
 
 from prepare.interactions import Interactions
-from prepare.splits import KINDS, TEST, TRAIN, VALID, published_splits, recognise, split, split_hash
+from prepare.published_splits import published_splits, recognise, split_hash
+from prepare.splits import KINDS, TEST, TRAIN, VALID, split
 
 KINDS_BY_TIME = ("chronological", "leave_one_out", "global_time")
 
@@ -117,7 +118,7 @@ def test_an_empty_split_is_refused():
     (problem,) = problems_of(lambda: split(table(COUNTS, moments=1), "global_time"))
     assert "train and valid would be empty" in problem
     (problem,) = problems_of(lambda: split(table(COUNTS), "given"))
-    assert "name it by --columns split=NAME" in problem
+    assert "name it with --columns split=NAME" in problem
 
 
 def test_every_kind_labels_every_row():

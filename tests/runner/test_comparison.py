@@ -14,7 +14,7 @@ from helpers import toy_configs
 from runner.comparison import Row, summarize, to_cells, to_markdown, to_records, to_text
 from runner.quick_start import Result
 from utils.config.configuration import Config
-from utils.runs.run_folder import write_csv
+from utils.files import write_csv
 
 METRIC = "recall@20"
 

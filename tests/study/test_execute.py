@@ -20,7 +20,7 @@ from study.execute import How, claimed, execute, open_trials, work
 from study.plan import Trial, plan
 from study.results import load, status_of
 from study.spec import Entry, Report, Search, Study
-from utils.runs.run_folder import write_json
+from utils.files import write_json
 
 QUIET = How(quiet=True)
 SMALL = {"n_users": 60, "n_items": 40, "n_interactions": 600, "feature_dims": {"visual": 4, "textual": 3}}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from study_tools import make_study, make_trial
 
-from study.report import gather
+from study.report.write_report import gather
 from study.spec import Entry
 
 ZERO = {"modality_input": {"visual": "zero"}}

@@ -18,10 +18,10 @@ import pytest
 from helpers import problems_of
 from study_tools import METRICS, full_results, make_study, make_trial
 
-from study.content import Content, marks, percent
-from study.html import to_html
-from study.latex import escape, to_latex
-from study.report import gather, markdown, terminal, write_report
+from study.report.latex import escape, to_latex
+from study.report.page import to_html
+from study.report.tables import Content, marks, percent
+from study.report.write_report import gather, markdown, terminal, write_report
 from study.results import TrialResult
 from study.spec import FIGURES, Study
 from study.statistics import Comparison

@@ -11,9 +11,9 @@ import yaml
 from helpers import problems_of
 from study_tools import make_study, make_trial
 
-from study.command import run_study
 from study.execute import How
 from study.results import load
+from study.run_study import run_study
 from study.select import budget_notes, select
 from study.spec import Search, Study, read_study
 

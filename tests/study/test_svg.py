@@ -7,8 +7,22 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from study.canvas import COLOURS, FONT, HATCHES, MARKERS, WIDTH, Scale, text_width
-from study.svg import DASHES, Axis, Series, bar_chart, line_chart, row_chart, scatter
+from utils.charts import (
+    COLOURS,
+    DASHES,
+    FONT,
+    HATCHES,
+    MARKERS,
+    WIDTH,
+    Axis,
+    Scale,
+    Series,
+    bar_chart,
+    line_chart,
+    row_chart,
+    scatter,
+    text_width,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 LABELS = ["FREEDOM", "SMORE", "GRCN", "LATTICE", "BM3", "PGL", "SLMRec", "LGMRec", "MGCN", "DRAGON", "GTC <w/o> & TC"]

@@ -13,6 +13,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from utils.errors import nearest
+
 
 def setting(
     help: str,
@@ -55,8 +57,22 @@ class Key:
 
     @property
     def is_word(self) -> bool:
-        """Whether the value is a string, which on the command line needs no YAML."""
-        return str in _options(self.type)
+        """Whether the value is a string or a list of strings, which on the command line need no YAML."""
+        return str in _options(self.type) or list[str] in _options(self.type)
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether the value is a mapping and nothing else."""
+        return dict in self.kinds and str not in self.kinds
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The types that the value may have; of a list that of its entries, of a mapping `dict`."""
+        found = []
+        for option in _options(self.type):
+            origin = typing.get_origin(option)
+            found.append(typing.get_args(option)[0] if origin is list else origin or option)
+        return tuple(found)
 
     @property
     def optional(self) -> bool:
@@ -107,7 +123,15 @@ def check_value(key: Key, value: Any) -> Any:
         converted = _canonical(key, converted)
         if _in_range(key, converted):
             return converted
-    raise ValueError(f"expected {key.describe()}, got {value!r}")
+    raise ValueError(f"expected {key.describe()}, got {value!r}{_nearest_choice(key, value)}")
+
+
+def _nearest_choice(key: Key, value: Any) -> str:
+    """The choice most like the first word that is none."""
+    choices = key.field.metadata["choices"] or ()
+    words = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    wrong = [word for word in words if isinstance(word, str) and word not in choices]
+    return nearest(wrong[0], choices) if wrong else ""
 
 
 def fill(settings: type, config: Mapping[str, Any]) -> Any:

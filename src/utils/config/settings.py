@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.config.schema import setting
-from utils.evaluation.metrics import METRICS
 
+METRICS = ("recall", "ndcg", "map", "precision", "f1", "hit")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 PROTOCOLS = ("mmrec", "strict")
 GROUPINGS = ("user_activity", "item_popularity", "signal")
@@ -113,7 +113,7 @@ class TrainSettings:
 class EvalSettings:
     """Full-ranking evaluation; see utils/evaluation/topk_evaluator.py."""
 
-    metrics: list[str] = setting("metrics to report", choices=tuple(METRICS))
+    metrics: list[str] = setting("metrics to report", choices=METRICS)
     topk: list[int] = setting("cut-offs K", low=1)
     eval_batch_size: int = setting("users per evaluation batch", low=1)
     protocol: str = setting("mmrec: training items masked; strict: at test, validation items too", choices=PROTOCOLS)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from utils.errors import UserError
+from utils.files import atomic_file
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -40,16 +42,8 @@ class ArrayCache:
                 return {key: stored[key] for key in stored.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             arrays = build()
-        temporary = None
-        try:
+        with contextlib.suppress(OSError, UserError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
-                temporary = file.name
+            with atomic_file(path) as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-            os.replace(temporary, path)
-        except OSError:
-            pass
-        finally:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
         return arrays

@@ -27,144 +27,20 @@ All draws come from one PCG64 stream, the features last: the interactions are th
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from numbers import Real
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-MIN_INTERACTIONS = 5  # per user, as the public data sets are filtered
+from utils.data.synthetic_spec import MIN_INTERACTIONS, SyntheticSpec, feature_file
+from utils.errors import UserError
+from utils.files import atomic_file, make_folder, write_bytes
+
 ACTIVITY_SPREAD = 1.2  # sigma of the log-normal history length: Elec's longest come out at a few hundred, as they are
-MAX_INTERESTS = 8  # a user's items fall in up to 2^interests cells
 MAX_ROUNDS = 50  # of redrawing, before the exact fallback
 FEATURE_BLOCK = 256  # rows of features made at once
 SCORE_BLOCK = 128  # users scored at once
-FEATURE_FILES = {"visual": "image_feat.npy", "textual": "text_feat.npy", "acoustic": "audio_feat.npy"}
 TRAIN, VALID, TEST = 0, 1, 2
-WHOLE = {"n_users": 1, "n_items": MIN_INTERACTIONS + 1, "n_interactions": MIN_INTERACTIONS, "seed": 0}
-WHOLE |= {"n_shared": 0, "n_private": 0, "n_joint": 0, "interests_per_user": 1}  # least values
-REAL = {
-    "joint_users": 1,
-    "strength": 50,
-    "popularity_exponent": 5,
-    "interaction_noise": 1,
-    "feature_noise": 1000,
-}
-
-
-def feature_file(modality: str) -> str:
-    """File name of a modality's features: image_feat.npy for visual, <modality>_feat.npy by default."""
-    return FEATURE_FILES.get(modality, f"{modality}_feat.npy")
-
-
-@dataclass(frozen=True)
-class SyntheticSpec:
-    """What to generate; the defaults are the `demo` data set.
-
-    Args:
-        n_users: number of users U, at least 1; every user has at least 5 interactions.
-        n_items: number of items I, at least 6; items that nobody takes stay isolated.
-        n_interactions: number of interactions E over the three splits, from 5 U to U (I - 1).
-        feature_dims: features F of each modality, at least 1, in the order in which the modalities are drawn.
-        n_shared: number of attributes visible in every modality, at least 0.
-        n_private: number of attributes visible in one modality only, for each modality, at least 0.
-        n_joint: number of attributes that only all modalities together tell, at least 0.
-        interests_per_user: number of distinct attributes a user cares about, 1 to 8.
-        joint_users: share of the users who care about joint attributes only, 0 to 1.
-        strength: mean absolute weight of an interest, in nats, 0 to 50; each is 0.5 to 1.5 times this.
-        popularity_exponent: popularity is proportional to rank^-exponent, 0 (all alike) to 5.
-        interaction_noise: share of draws made by popularity alone, 0 to 1.
-        feature_noise: standard deviation of the features' noise over that of their signal, 0 to 1000.
-        seed: seed of all draws, at least 0.
-
-    Raises:
-        ValueError: in one line, all that is wrong.
-    """
-
-    n_users: int = 1200
-    n_items: int = 500
-    n_interactions: int = 14_400
-    feature_dims: Mapping[str, int] = field(default_factory=lambda: {"visual": 64, "textual": 32})
-    n_shared: int = 2
-    n_private: int = 2
-    n_joint: int = 5
-    interests_per_user: int = 3
-    joint_users: float = 0.5
-    strength: float = 2.0
-    popularity_exponent: float = 0.4
-    interaction_noise: float = 0.1
-    feature_noise: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        wrong = self._out_of_range() or self._contradictions()
-        if wrong:
-            raise ValueError("SyntheticSpec: " + "; ".join(wrong))
-
-    def _out_of_range(self) -> list[str]:
-        dims = self.feature_dims if isinstance(self.feature_dims, Mapping) else {}
-        whole = [(name, getattr(self, name), low) for name, low in WHOLE.items()]
-        whole += [(f"feature_dims[{name!r}]", dim, 1) for name, dim in dims.items()]
-        wrong = [
-            f"{name} is {value!r}, expected a whole number, at least {low}"
-            for name, value, low in whole
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low
-        ]
-        for name, high in REAL.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= high:
-                wrong.append(f"{name} is {value!r}, expected a number, 0 to {high}")
-        if not dims:
-            wrong.append(f"feature_dims is {self.feature_dims!r}, expected a size for at least one modality")
-        names = [str(name) for name in dims]
-        wrong += [
-            f"modality {name!r} names a file, expected a letter, then letters, digits or _"
-            for name in names
-            if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)
-        ]
-        if len({feature_file(name) for name in names}) < len(names):
-            wrong.append(f"two of the modalities {', '.join(names)} share a feature file, rename one")
-        return wrong
-
-    def _contradictions(self) -> list[str]:
-        low, high = MIN_INTERACTIONS * self.n_users, self.n_users * (self.n_items - 1)
-        n_plain, k = self.n_shared + len(self.feature_dims) * self.n_private, self.interests_per_user
-        wrong = []
-        if not low <= self.n_interactions <= high:
-            wrong.append(f"n_interactions is {self.n_interactions}, expected {low} to {high} by users and items")
-        if k > MAX_INTERESTS:
-            wrong.append(f"interests_per_user is {k}, expected at most {MAX_INTERESTS}")
-        if self.joint_users > 0 and self.n_joint < k:
-            wrong.append(f"n_joint is {self.n_joint}, joint users need at least {k} as interests")
-        if self.joint_users < 1 and n_plain < k:
-            wrong.append(f"{n_plain} attributes are shared or private, users need at least {k} as interests")
-        return wrong
-
-
-def _amazon_like(n_users: int, n_items: int, n_interactions: int) -> SyntheticSpec:
-    return SyntheticSpec(
-        n_users=n_users,
-        n_items=n_items,
-        n_interactions=n_interactions,
-        feature_dims={"visual": 4096, "textual": 384},
-        n_shared=8,
-        n_private=6,
-        n_joint=8,
-        popularity_exponent=0.5,
-    )
-
-
-SIZES: dict[str, SyntheticSpec] = {
-    "demo": SyntheticSpec(),
-    "baby": _amazon_like(19_445, 7_050, 160_792),
-    "sports": _amazon_like(35_598, 18_357, 296_337),
-    "elec": _amazon_like(192_403, 63_001, 1_689_188),
-}
 
 
 @dataclass(frozen=True)
@@ -268,18 +144,19 @@ def write(data: SyntheticData, folder: Path) -> None:
         folder: where to; made if it is missing.
 
     Raises:
-        FileExistsError: the .inter is already there.
+        UserError: the .inter is already there, or nothing can be written.
     """
     folder = Path(folder).resolve()
     target = folder / f"{folder.name}.inter"
     if target.exists():
-        raise FileExistsError(f"{target} is already there: delete it or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"{target} is already there: delete it or choose another folder")
+    make_folder(folder)
     for name, values in data.features.items():
-        _write_whole(folder / feature_file(name), partial(np.save, arr=values, allow_pickle=False))
+        with atomic_file(folder / feature_file(name)) as file:
+            np.save(file, values, allow_pickle=False)
     rows = zip(data.users.tolist(), data.items.tolist(), data.labels.tolist(), strict=True)
     text = "userID\titemID\tx_label\n" + "".join(f"{user}\t{item}\t{label}\n" for user, item, label in rows)
-    _write_whole(target, lambda file: file.write(text.encode("ascii")))
+    write_bytes(target, text.encode("ascii"))
 
 
 def _plant(rng: np.random.Generator, spec: SyntheticSpec) -> Truth:
@@ -416,14 +293,3 @@ def _features(rng: np.random.Generator, spec: SyntheticSpec, truth: Truth, modal
         for signs, direction in zip(visible[start : start + FEATURE_BLOCK].T, mixing, strict=True):
             block += signs[:, None] * direction  # the last bits of a matrix product depend on the machine
     return out
-
-
-def _write_whole(target: Path, save: Callable[[BinaryIO], object]) -> None:
-    """Write a file under a temporary name and move it in place."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            save(file)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

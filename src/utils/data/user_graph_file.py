@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import pickle
-import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from utils.data.pickles import read_pickle
 from utils.errors import UserError
+from utils.files import write_bytes
 
 ARRAYS = ("indptr", "indices", "counts")
 COMMAND = "python src/main.py convert_user_graph"
@@ -152,8 +152,7 @@ def shared_items(train: sp.csr_matrix, users: NDArray[Any], others: NDArray[Any]
 def convert_user_graph(source: Path, target: Path) -> tuple[int, int]:
     """Writes the .npz form of a `user_graph_dict.npy`; returns the numbers of users and pairs.
 
-    The pickle inside is read by a reader that knows dictionaries, lists, numbers and NumPy arrays and makes nothing else:
-    whatever else it names is refused and never looked up, let alone run.
+    The pickle inside is read by a reader that runs nothing that it names, see utils/data/pickles.py.
 
     Raises:
         UserError: if the file is anything else, or the target cannot be written.
@@ -171,8 +170,6 @@ def convert_user_graph(source: Path, target: Path) -> tuple[int, int]:
     indices, counts = (np.concatenate([row[part] for row in rows]) for part in (0, 1))
     if problem := _misfit(indptr, indices, counts, n_users):
         raise UserError(f"{source.name}: {problem}")
-
-    from utils.runs.run_folder import write_bytes
 
     buffer = io.BytesIO()
     np.savez_compressed(buffer, indptr=indptr, indices=indices.astype(np.int32), counts=counts.astype(np.int32))
@@ -196,6 +193,7 @@ def _plain(part: Any) -> list[Any]:
 
 
 def _whole(source: Path, value: Any, what: str) -> int:
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1 and 0 <= value < 2**31:
         return int(value)
     raise UserError(f"{source.name}: {what}: expected a whole number from 0 up, got {_kind(value)}")
@@ -214,100 +212,16 @@ def _unpickled(path: Path) -> Any:
     try:
         with open(path, "rb") as file:
             shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
-            if not dtype.hasobject or shape not in ((), (1,)):
-                raise UserError(f"{path.name}: expected the dictionary that MMRec saves, got {dtype} {list(shape)}")
-            content = _Reader(file).load()
-        if isinstance(content, _Array) and isinstance(content.content, list) and len(content.content) == 1:
-            return _resolved(content.content[0])
+            content = file.read()
     except FileNotFoundError:
         raise UserError(f"convert_user_graph: no file {path}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UserError:
-        raise
-    except Exception as error:  # broken headers and pickles raise many kinds
+    except Exception as error:  # a broken header raises many kinds
         raise UserError(f"{path.name}: not a .npy file with a dictionary: {error}".splitlines()[0]) from None
-    raise UserError(f"{path.name}: expected the dictionary that MMRec saves, got {_kind(content)}")
-
-
-def _resolved(value: Any) -> Any:
-    """The value with stand-ins for arrays replaced by what they hold."""
-    if isinstance(value, _Array):
-        return _resolved(value.content) if isinstance(value.content, list) else value.content
-    if isinstance(value, dict):
-        return {key: _resolved(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_resolved(entry) for entry in value]
-    return value
-
-
-class _Dtype:
-    """Stands in for numpy.dtype: a code and a byte order."""
-
-    def __init__(self, code: str, *_: Any) -> None:
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = state[1]
-
-    def read(self, data: Any) -> NDArray[Any]:
-        word = f"{self.order}{self.code}"
-        if not re.fullmatch(r"[<>=|][iu][1248]|[<>=]f[248]", word) or not isinstance(data, bytes):
-            raise pickle.UnpicklingError(f"it holds an array of {word}, expected integers or floats")
-        return np.frombuffer(data, dtype=np.dtype(word))
-
-
-class _Array:
-    """Stands in for numpy.ndarray: a list of objects, or an array of numbers."""
-
-    content: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, by_columns, data = state
-        if isinstance(data, list):
-            self.content = data
-            return
-        if not isinstance(dtype, _Dtype):
-            raise pickle.UnpicklingError("it holds an array without a type")
-        self.content = dtype.read(data).reshape(shape, order="F" if by_columns else "C")
-
-
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
-def _scalar(dtype: _Dtype, data: Any) -> int | float:
-    (value,) = _Dtype.read(dtype, data).tolist()
-    return value  # type: ignore[no-any-return]
-
-
-def _encoded(text: str, _: str) -> bytes:
-    """What protocol 2 writes for bytes: their Latin-1 text."""
-    return str.encode(text, "latin-1")
-
-
-def _no_bytes() -> bytes:
-    """What protocol 2 writes for no bytes at all: a call of their type."""
-    return b""
-
-
-class _Reader(pickle.Unpickler):
-    """An unpickler for which the only names in the world are those with a stand-in here."""
-
-    STAND_INS: dict[tuple[str, str], Any] = {  # noqa: RUF012
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Dtype,
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy.core.multiarray", "scalar"): _scalar,
-        ("numpy._core.multiarray", "scalar"): _scalar,
-        ("_codecs", "encode"): _encoded,
-        ("__builtin__", "bytes"): _no_bytes,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.STAND_INS:
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}, expected lists and numbers only; nothing of it was run"
-            )
-        return self.STAND_INS[module, name]
+    if not dtype.hasobject or shape not in ((), (1,)):
+        raise UserError(f"{path.name}: expected the dictionary that MMRec saves, got {dtype} {list(shape)}")
+    found = read_pickle(content, path.name)
+    if not isinstance(found, np.ndarray) or found.size != 1:
+        raise UserError(f"{path.name}: expected the dictionary that MMRec saves, got {_kind(found)}")
+    return found.reshape(-1)[0]

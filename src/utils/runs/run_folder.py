@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import io
 import json
-import os
 import platform
-import resource
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,63 +18,10 @@ import scipy
 import torch
 
 from utils.config.configuration import Config
+from utils.config.settings import NOT_IDENTITY
 from utils.data.dataset import Dataset
 from utils.errors import UserError
-from utils.config.settings import NOT_IDENTITY
-
-TEMPORARY = ".tmp"  # ends the name of a file that is being written
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed.
-
-    Raises:
-        UserError: if it cannot be written there.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def make_folder(path: Path) -> bool:
-    """Makes a folder and those above it; returns whether it was not there before.
-
-    Raises:
-        UserError: if that cannot be done.
-    """
-    try:
-        path.mkdir(parents=True)
-    except OSError as error:
-        if os.path.isdir(path):  # False where it may not be seen, while path.is_dir() raises
-            return False
-        raise UserError(f"{path}: cannot be made a folder ({error.strerror}); choose another --output_dir") from None
-    return True
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON with full precision, atomically."""
-    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], separator: str = ",") -> None:
-    """Writes rows as CSV, atomically; the columns are all keys in order of first appearance."""
-    rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, delimiter=separator, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
-
+from utils.files import TEMPORARY, make_folder, take_lock, write_bytes
 
 def write_torch(path: Path, content: Any) -> None:
     """Writes tensors and plain values, atomically, to be read with weights_only=True."""
@@ -114,32 +58,6 @@ def identity(config: Config) -> str:
     values = {k: v for k, v in config.entries.items() if k not in NOT_IDENTITY and k != "seed"}
     text = json.dumps({"model": config.model, "dataset": config.dataset, **values}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def take_lock(path: Path) -> IO[str] | None:
-    """Takes a lock file for this process until it is closed or the process ends; None if another process has it.
-
-    Raises:
-        UserError: if the file cannot be written.
-    """
-    try:
-        lock = open(path, "a")  # noqa: SIM115 (held until closed)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        import fcntl
-    except ImportError:  # not on Windows, where two processes are on their own
-        return lock
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever had it before may have removed the file in between: then another lock counts.
-        held = os.path.samestat(os.fstat(lock.fileno()), path.stat())
-    except OSError:
-        held = False
-    if held:
-        return lock
-    lock.close()
-    return None
 
 
 class RunFolder:
@@ -263,9 +181,15 @@ def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str
 
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:
-    """The most memory this process has held: resident, and on the CUDA device if one is used."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    memory = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    """The most memory this process has held: resident, where the system says it, and on the CUDA device if one is used."""
+    memory = {}
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        pass
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        memory["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if device.type == "cuda":
         memory["cuda"] = torch.cuda.max_memory_allocated(device)
     return memory

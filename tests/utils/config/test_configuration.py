@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from helpers import TOY_VALUES, ToyKeys, problems_of, toy_config
 
-from utils.config.configuration import Config, Request, known_datasets, parse_yaml, read_yaml, resolve
+from utils.config.configuration import Config
+from utils.config.request import Request, known_datasets, resolve
 from utils.config.schema import setting
+from utils.config.yaml_files import parse_yaml, read_yaml
 from utils.errors import UserError
 from utils.paths import CONFIGS
 

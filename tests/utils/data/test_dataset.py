@@ -12,8 +12,11 @@ import pytest
 from helpers import ROWS, Planted, ones, problems_of, toy_config, write_set
 from numpy.typing import NDArray
 
-from utils.data.dataset import Dataset, Split, content_hash, discover_features, load_dataset, make_splits
-from utils.data.synthetic import SyntheticSpec, generate
+from utils.data.dataset import Dataset, Split, content_hash
+from utils.data.loading import load_dataset
+from utils.data.reading import discover_features, make_splits
+from utils.data.synthetic import generate
+from utils.data.synthetic_spec import SyntheticSpec
 from utils.errors import UserError
 
 

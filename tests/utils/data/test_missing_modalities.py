@@ -12,7 +12,8 @@ from helpers import ones, problems_of, toy_config, write_set
 
 from audit.checks import audit
 from runner.quick_start import DatasetShelf
-from utils.data.dataset import Dataset, load_dataset
+from utils.data.dataset import Dataset
+from utils.data.loading import load_dataset
 from utils.data.missing_modalities import drawn_present, mask_path
 from utils.runs.run_folder import identity
 

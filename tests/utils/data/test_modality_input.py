@@ -5,7 +5,7 @@ import pytest
 from helpers import ones, problems_of, toy_config, write_set
 
 from runner.quick_start import DatasetShelf
-from utils.data.dataset import load_dataset
+from utils.data.loading import load_dataset
 from utils.data.modality_input import changed_features
 from utils.runs.run_folder import identity
 

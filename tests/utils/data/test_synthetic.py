@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import chi2
 
 from utils.data import synthetic
-from utils.data.synthetic import SIZES, SyntheticData, SyntheticSpec, Truth, generate, write
+from utils.data.synthetic import SyntheticData, Truth, generate, write
+from utils.data.synthetic_spec import SIZES, SyntheticSpec
 
 SMALL = SyntheticSpec(n_users=60, n_items=40, n_interactions=600, feature_dims={"visual": 6, "textual": 4})
 ODD = {

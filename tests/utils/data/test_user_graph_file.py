@@ -16,7 +16,8 @@ from helpers import ROWS, Planted, problems_of, random_dataset, toy_config, writ
 
 from cli.command_line import main
 from runner.quick_start import DatasetShelf
-from utils.data.dataset import Dataset, Split, load_dataset
+from utils.data.dataset import Dataset, Split
+from utils.data.loading import load_dataset
 from utils.data.user_graph_file import convert_user_graph, read_user_graph, shared_items
 from utils.errors import UserError
 

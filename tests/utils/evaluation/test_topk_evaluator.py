@@ -12,7 +12,8 @@ from helpers import dataset_of, problems_of, random_dataset
 from torch import Tensor
 
 from utils.data.dataset import Dataset
-from utils.data.synthetic import SyntheticSpec, generate
+from utils.data.synthetic import generate
+from utils.data.synthetic_spec import SyntheticSpec
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
 

@@ -18,18 +18,8 @@ import torch
 from helpers import Planted, problems_of, random_dataset, toy_config, toy_configs
 
 from utils.runs import run_folder as runs
-from utils.runs.run_folder import (
-    RunFolder,
-    identity,
-    manifest,
-    peak_memory_bytes,
-    read_torch,
-    write_bytes,
-    write_csv,
-    write_json,
-    write_topk,
-    write_torch,
-)
+from utils.runs.run_folder import RunFolder, identity, manifest, peak_memory_bytes, read_torch, write_topk, write_torch
+from utils.files import write_bytes, write_csv, write_json
 
 CPU = torch.device("cpu")
 HOLD_LOCK = """
