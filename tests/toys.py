@@ -27,6 +27,7 @@ WIDTHS = {"visual": 6, "textual": 5, "acoustic": 7}
 BOTH = ("visual", "textual")
 
 SMALL: dict[str, dict[str, Any]] = {
+    "COHESION": {"knn_k": 3},
     "DRAGON": {"knn_k": 3},
     "GTC": {"noise_steps": 20, "denoiser_widths": [12, 10], "knn_k": 3, "n_ui_layers": 2},
     "FREEDOM": {"knn_k": 3},

@@ -54,6 +54,7 @@ ESTIMATES = {"GTC": {"content_share": 0.4}}
 # What draws per node cannot draw the same for a node of another id; these settings draw nothing.
 RELABELLED_WITH = {
     "GTC": {"own_share": 0.3, "content_share": 0.4},  # the estimates hold out interactions drawn in their order
+    "COHESION": {"user_graph_padding": "none"},
     "DRAGON": {"user_graph_padding": "none"},
     "DualGNN": {"user_graph_padding": "none"},
     "LGMRec": {"evaluation_noise": "none"},
