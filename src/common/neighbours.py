@@ -111,6 +111,22 @@ def binary_item_graph(dataset: Dataset, modality: str, k: int) -> sp.csr_matrix:
     return normalize_by_row_sums(graph)
 
 
+def shared_neighbours(dataset: Dataset, modalities: Sequence[str], k: int) -> sp.csr_matrix:
+    """1 where item j != i is among the k most similar items of i, itself counted, in every modality: float64 [I, I].
+
+    Directed; rows are as short as the lists' common part.
+    """
+    common = None
+    for modality in modalities:
+        graph = cosine_graph(dataset, modality, k).astype(np.float64)
+        graph.data = np.ones_like(graph.data)
+        common = graph if common is None else common.multiply(graph)
+    assert common is not None
+    common = (common - sp.eye(dataset.n_items, format="csr")).tocsr()  # each item is in its own list
+    common.eliminate_zeros()
+    return common
+
+
 def image_share(modalities: Sequence[str], image_weight: float) -> dict[str, float]:
     """Weight of each modality: `image_weight` for visual, the rest in equal parts for the others.
 
