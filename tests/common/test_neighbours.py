@@ -18,6 +18,7 @@ from common.neighbours import (
     nearest_neighbours,
     normalize_by_row_sums,
     shared_neighbours,
+    weighted_graph_of,
     weighted_item_graph,
 )
 from utils.data.cache import ArrayCache
@@ -192,3 +193,10 @@ def test_shared_neighbours_are_in_the_lists_of_every_modality():
     assert found.nnz == expected.sum() > 0
     np.fill_diagonal(graphs[0], False)
     assert np.array_equal(shared_neighbours(data, ["visual"], k).toarray(), graphs[0])
+
+
+def test_a_graph_of_given_features_is_that_of_the_data_set_s_own():
+    data = toy_dataset()
+    found = weighted_graph_of(torch.from_numpy(data.features["visual"]), 4)
+    assert (found != weighted_item_graph(data, "visual", 4)).nnz == 0
+    assert found.nnz > N_ITEMS
