@@ -28,9 +28,12 @@ WIDTHS = {"visual": 6, "textual": 5, "acoustic": 7}
 BOTH = ("visual", "textual")
 
 SMALL: dict[str, dict[str, Any]] = {
+    "COHESION": {"knn_k": 3},
+    "DGMRec": {"knn_k": 4},
     "DRAGON": {"knn_k": 3},
     "GTC": {"noise_steps": 20, "denoiser_widths": [12, 10], "knn_k": 3, "n_ui_layers": 2},
     "FREEDOM": {"knn_k": 3},
+    "GUME": {"knn_k": 6},
     "MGCN": {"knn_k": 3},
     "PGL": {"knn_k": 3},
     "LATTICE": {"feat_embed_dim": 10, "knn_k": 3},

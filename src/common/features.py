@@ -88,7 +88,11 @@ class PreferencesAndContent(nn.Module):
         self.first = nn.Linear(n_features, hidden)
         self.second = nn.Linear(hidden, width)
 
+    def project(self, features: Tensor) -> Tensor:
+        """Projected content [I, D], rows of any length, for features [I, F]."""
+        items: Tensor = self.second(F.leaky_relu(self.first(features)))
+        return items
+
     def forward(self, features: Tensor) -> Tensor:
         """[U + I, D], users first, for features [I, F]."""
-        items = self.second(F.leaky_relu(self.first(features)))
-        return F.normalize(torch.cat([self.preference, items]), dim=1)
+        return F.normalize(torch.cat([self.preference, self.project(features)]), dim=1)

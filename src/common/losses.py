@@ -180,6 +180,39 @@ class _CandidateCrossEntropy(torch.autograd.Function):
         return grad_a * gradient, grad_c * gradient, None, None
 
 
+class _LinearMeanSquare(torch.autograd.Function):
+    """The error is the one matrix [I, F] that is made: with its sign turned and scaled it is the targets' gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        error = torch.addmm(bias, inputs, weight.T).sub_(targets)
+        loss = torch.linalg.vector_norm(error).square() / error.numel()
+        ctx.save_for_backward(inputs, weight, error.mul_(2 / error.numel()))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # under create_graph: what was saved is a constant to it
+            raise RuntimeError("linear_mean_square has no second derivative")
+        inputs, weight, error = ctx.saved_tensors
+        by_inputs = gradient * (error @ weight) if ctx.needs_input_grad[0] else None
+        by_targets = error * -gradient if ctx.needs_input_grad[3] else None
+        return by_inputs, gradient * (error.T @ inputs), gradient * error.sum(0), by_targets
+
+
+@single_precision
+def linear_mean_square(inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """The mean over entries of (inputs weight^T + bias - targets)^2: how far a linear decoder is from raw features.
+
+    Args:
+        inputs: [I, D].
+        weight: [F, D].
+        bias: [F].
+        targets: [I, F].
+    """
+    return _LinearMeanSquare.apply(inputs, weight, bias, targets)
+
+
 @single_precision
 def candidate_cross_entropy(anchors: Tensor, candidates: Tensor, targets: Tensor, scale: float) -> Tensor:
     """SUM over rows b of -log softmax_c(scale <anchors_b, candidates_c>) at c = targets_b, memory linear in B and C.

@@ -42,7 +42,27 @@ def without_fills(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, features=dataset.features | blank) if blank else dataset
 
 
+def imputed(dataset: Dataset) -> Dataset:
+    """The data set with the mean of the items that have a modality where an item lacks it, whatever the file holds there."""
+    filled = {}
+    for modality, there in dataset.present.items():
+        own = dataset.features[modality][there]
+        mean = own.sum(axis=0, dtype=np.float64) / max(len(own), 1)
+        filled[modality] = np.where(there[:, None], dataset.features[modality], mean.astype(np.float32))
+    return dataclasses.replace(dataset, features=dataset.features | filled) if filled else dataset
+
+
 def without_items(graph: sp.csr_matrix, present: NDArray[np.bool_]) -> sp.csr_matrix:
     """An item graph [I, I] without the edges from and to the items that are not `present` (bool [I])."""
     kept = sp.diags(present.astype(graph.dtype))
     return (kept @ graph @ kept).tocsr()
+
+
+def with_lone_items(graph: sp.csr_matrix, present: NDArray[np.bool_] | None) -> sp.csr_matrix:
+    """An item graph [I, I] in which an item that is not `present` has itself, with weight 1, and nobody else."""
+    if present is None:
+        return graph
+    alone = without_items(graph, present) + sp.diags((~present).astype(graph.dtype))
+    alone = alone.tocsr()
+    alone.eliminate_zeros()
+    return alone

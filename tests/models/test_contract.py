@@ -41,7 +41,7 @@ WITHOUT_TASTE = {"MostPop"}  # ranks alike for every user
 LEARNS_WITH = {"GTC": {"leave_out": False}}
 # These know a planted pattern untrained, by the graph that carries content to users or, GTC, by the singular vectors of the
 # interactions: they are first taught the opposite.
-KNOWS_UNTRAINED = {"GRCN", "GTC", "LGMRec", "PGL"}
+KNOWS_UNTRAINED = {"DGMRec", "GRCN", "GTC", "GUME", "LGMRec", "PGL"}
 # These know it whatever the tables' sizes, since rows are brought to unit length: their users start turned around.
 STARTS_TURNED = {"DRAGON": "modality_weights", "DualGNN": "fusion_weights"}
 # Scores of these are read from id embeddings, which content shapes in training alone.
@@ -52,6 +52,7 @@ ESTIMATES = {"GTC": {"content_share": 0.4}}
 # What draws per node cannot draw the same for a node of another id; these settings draw nothing.
 RELABELLED_WITH = {
     "GTC": {"own_share": 0.3, "content_share": 0.4},  # the estimates hold out interactions drawn in their order
+    "COHESION": {"user_graph_padding": "none"},
     "DRAGON": {"user_graph_padding": "none"},
     "DualGNN": {"user_graph_padding": "none"},
     "LGMRec": {"evaluation_noise": "none"},

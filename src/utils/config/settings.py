@@ -195,4 +195,6 @@ WITHOUT_EFFECT = {
     "cf_model": "this model has one encoder",
     "degree_ratio": "MMRec's models do not use it either",
     "n_layers": "this model has no depth to set under that name",
+    "interModalDist": "the released code of DGMRec does not use it either",
+    "infer_adj_update": "items of the test alone are not treated apart",
 }
