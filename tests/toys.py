@@ -31,10 +31,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "COHESION": {"knn_k": 3},
     "DGMRec": {"knn_k": 4},
     "DRAGON": {"knn_k": 3},
+    "DiffMM": {"denoiser_width": 16},
     "GTC": {"noise_steps": 20, "denoiser_widths": [12, 10], "knn_k": 3, "n_ui_layers": 2},
     "FREEDOM": {"knn_k": 3},
     "GUME": {"knn_k": 6},
+    "MENTOR": {"knn_k": 3},
     "MGCN": {"knn_k": 3},
+    "MMSSL": {"graph_share": 0.1},
     "PGL": {"knn_k": 3},
     "LATTICE": {"feat_embed_dim": 10, "knn_k": 3},
     "GRCN": {"latent_embedding": 10},
@@ -136,9 +139,11 @@ def relabelled(dataset: Dataset, users: NDArray[np.int64], items: NDArray[np.int
     return Dataset(dataset.name, dataset.n_users, dataset.n_items, splits, features)
 
 
-def train_loader(dataset: Dataset, batch_size: int = 64, seed: int = 0, negatives: bool = True) -> TrainLoader:
+def train_loader(
+    dataset: Dataset, batch_size: int = 64, seed: int = 0, negatives: bool = True, by_user: bool = False
+) -> TrainLoader:
     """Batches on the CPU."""
-    return TrainLoader(dataset, batch_size, seed, CPU, negatives)
+    return TrainLoader(dataset, batch_size, seed, CPU, negatives, by_user)
 
 
 def one_batch(dataset: Dataset, size: int = 64, seed: int = 0) -> Tensor:

@@ -18,21 +18,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class LinearSchedule(nn.Module):
-    """beta_t linear from `beta_first` to `beta_last` over t = 1..T.
+class Schedule(nn.Module):
+    """The noise of each time.
 
     Args:
-        n_steps: T >= 1.
-        beta_first, beta_last: in (0, 1).
+        beta: of t = 1..T, in (0, 1), float64 [T].
     """
 
     beta: Tensor  # [T + 1], beta[0] = 0
     alpha_bar: Tensor  # [T + 1], alpha_bar[0] = 1
 
-    def __init__(self, n_steps: int, beta_first: float, beta_last: float) -> None:
+    def __init__(self, beta: Tensor) -> None:
         super().__init__()
-        self.n_steps = n_steps
-        beta = torch.cat([torch.zeros(1), torch.linspace(beta_first, beta_last, n_steps, dtype=torch.float64)])
+        self.n_steps = len(beta)
+        beta = torch.cat([torch.zeros(1), beta])
         self.register_buffer("beta", beta.float(), persistent=False)
         self.register_buffer("alpha_bar", torch.cumprod(1 - beta, dim=0).float(), persistent=False)
 
@@ -66,6 +65,18 @@ class LinearSchedule(nn.Module):
         beta, now, before = self.beta[t], self.alpha_bar[t], self.alpha_bar[t - 1]
         mean = (x_t - beta / (1 - now).sqrt() * noise) / (1 - beta).sqrt()
         return mean + (beta * (1 - before) / (1 - now)).sqrt() * fresh
+
+
+class LinearSchedule(Schedule):
+    """beta_t linear from `beta_first` to `beta_last` over t = 1..T.
+
+    Args:
+        n_steps: T >= 1.
+        beta_first, beta_last: in (0, 1).
+    """
+
+    def __init__(self, n_steps: int, beta_first: float, beta_last: float) -> None:
+        super().__init__(torch.linspace(beta_first, beta_last, n_steps, dtype=torch.float64))
 
 
 def sinusoidal_embedding(n_steps: int, width: int) -> Tensor:

@@ -195,6 +195,7 @@ class Trainer:
         clip = {"max_norm": clip} if isinstance(clip, float) else clip
         n_steps = len(self.loader)
         for step, batch in enumerate(self.loader.epoch()):
+            model.pre_step_processing(batch)
             with self.precision:
                 terms = loss_terms(model.calculate_loss(batch))
             self.optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)

@@ -38,12 +38,12 @@ WITH_FEATURES = [name for name in MODELS if model_class(name).needs_features]
 WITHOUT_EMBEDDINGS = {"EASE", "ItemKNN", "ItemKNNCBF"}
 WITHOUT_TASTE = {"MostPop"}  # ranks alike for every user
 # The loss of a batch that is most of the training split would see hardly any interaction.
-LEARNS_WITH = {"GTC": {"leave_out": False}}
+LEARNS_WITH = {"GTC": {"edge_masking": False}}
 # These know a planted pattern untrained, by the graph that carries content to users or, GTC, by the singular vectors of the
 # interactions: they are first taught the opposite.
-KNOWS_UNTRAINED = {"DGMRec", "GRCN", "GTC", "GUME", "LGMRec", "PGL"}
+KNOWS_UNTRAINED = {"DGMRec", "DiffMM", "GRCN", "GUME", "LGMRec", "MMSSL", "PGL"}
 # These know it whatever the tables' sizes, since rows are brought to unit length: their users start turned around.
-STARTS_TURNED = {"DRAGON": "modality_weights", "DualGNN": "fusion_weights"}
+STARTS_TURNED = {"DRAGON": "modality_weights", "MENTOR": "modality_weights", "DualGNN": "fusion_weights"}
 # Scores of these are read from id embeddings, which content shapes in training alone.
 CONTENT_IN_TRAINING_ONLY = {"BM3"}
 
@@ -56,6 +56,7 @@ RELABELLED_WITH = {
     "DRAGON": {"user_graph_padding": "none"},
     "DualGNN": {"user_graph_padding": "none"},
     "LGMRec": {"evaluation_noise": "none"},
+    "DiffMM": {"keep_rate": 1.0},
 }
 
 # (model, settings) to the parameters that get no gradient there, and why.
@@ -91,12 +92,14 @@ def train(model, dataset, epochs, learning_rate=0.01, batch_size=64, swapped=Fal
     if not model.needs_training:
         return model
     optimizer = make_optimizer(make_config("BPR", learning_rate=learning_rate), model)
-    loader = train_loader(dataset, batch_size, negatives=model.needs_negatives)
+    loader = train_loader(dataset, batch_size, negatives=model.needs_negatives, by_user=model.batches_by_user)
     model.train()
     for _ in range(epochs):
         model.pre_epoch_processing()
         for batch in loader.epoch():
-            loss = loss_of(model, batch[[0, 2, 1]] if swapped else batch)
+            rows = batch[[0, 2, 1]] if swapped else batch
+            model.pre_step_processing(rows)
+            loss = loss_of(model, rows)
             optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
             loss.backward()
             optimizer.step()
@@ -366,9 +369,15 @@ def test_scores_of_a_user_do_not_depend_on_the_evaluation_batch(name):
 
 
 def copy_relabelled(source: nn.Module, target: nn.Module, orders: dict[int, Tensor]) -> None:
-    """Copies the state; along a dimension of as many entries as there are users or items, to their new places."""
+    """Copies the state; along a dimension of as many entries as there are users or items, to their new places.
+
+    State called `user_ids` or `item_ids` holds ids, -1 for none, and these are called by their new names.
+    """
     state = source.state_dict()
     for key, value in state.items():
+        for word, size in (("user_ids", N_USERS), ("item_ids", N_ITEMS)):
+            if key.endswith(word) and value.dtype == torch.int64:
+                state[key] = torch.where(value < 0, value, orders[size][value])
         for dim, size in enumerate(value.shape):
             if size in orders:
                 state[key] = state[key].index_select(dim, orders[size].argsort())
