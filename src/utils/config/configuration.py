@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from utils.config.best import published
 from utils.config.schema import Key, check_value, keys_of
 from utils.config.settings import NOT_IDENTITY, SETTINGS, WITHOUT_EFFECT
 from utils.errors import UserError, nearest
@@ -379,7 +380,10 @@ def resolve(request: Request, model_settings: Mapping[str, OwnKeys]) -> tuple[li
         best = CONFIGS / "best" / dataset / f"{model}.yaml"
         if request.best and best.is_file() and not plugin:
             name = f"best/{dataset}/{model}.yaml"
-            resolver.layer(read_yaml(best, name), name)
+            setting = published(read_yaml(best, name), name)
+            resolver.layer(setting.settings, f"{name} ({setting.source})" if setting.source else name)
+            if setting.source:
+                resolver.notes.append(f"best setting of {model} on {dataset}: {setting.source}")
         elif request.best:
             resolver.notes.append(f"no best setting of {model} on {dataset} is published; its defaults are used")
         for path in request.files:
@@ -432,6 +436,18 @@ def _cross_checks(config: Config) -> list[str]:
     clip = config["clip_grad_norm"]
     if isinstance(clip, dict) and (set(clip) - {"max_norm", "norm_type"} or "max_norm" not in clip):
         problems.append(f"clip_grad_norm: expected a number or {{max_norm: a, norm_type: p}}, got {clip}")
+    mirror = config["mirror_gradient"]
+    if mirror is not None and not _is_mirror_gradient(mirror):
+        problems.append(
+            "mirror_gradient: expected {alpha1: a, alpha2: b, beta: n} with a > b >= 0 and a whole n of at least 1, "
+            f"got {mirror}"
+        )
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", config["device"]):
         problems.append(f"device: expected auto, cpu, cuda or cuda:N, got '{config['device']}'")
     return problems
+
+
+def _is_mirror_gradient(values: Mapping[str, float]) -> bool:
+    if set(values) != {"alpha1", "alpha2", "beta"}:
+        return False
+    return values["alpha1"] > values["alpha2"] >= 0 and values["beta"] >= 1 and values["beta"].is_integer()
