@@ -42,6 +42,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "LATTICE": {"feat_embed_dim": 10, "knn_k": 3},
     "GRCN": {"latent_embedding": 10},
     "MMGCN": {"visual_width": 12},
+    "MSCA": {"knn_k": 3},
+    "DAMRS": {"knn_k": 5},
+    "MVGAE": {"preference_width": 12},
     "ItemKNN": {"knn_k": 30},  # all: where equals are cut, the smaller id decides, which relabelling would show
     "EASE": {"reg_weight": 5.0},
     "SMORE": {"n_ui_layers": 2, "image_knn_k": 4, "text_knn_k": 3},

@@ -72,6 +72,12 @@ WITHOUT_GRADIENT: dict[tuple[str, str], dict[str, str]] = {
         ],
         "reg_weight weighs the losses on features and nothing else",
     ),
+    ("MMGCF", "as published"): dict.fromkeys(
+        ["projections.visual.bias", "projections.textual.bias"], "it cancels in every difference of scores"
+    ),
+    ("MMGCF", "reg_weight 0"): dict.fromkeys(
+        ["projections.visual.bias", "projections.textual.bias"], "it cancels in every difference of scores"
+    ),
     ("SLMRec", "as published"): dict.fromkeys(
         ["heads.visual.bias", "heads.textual.bias"], "it adds the same to all logits of a row of the softmax"
     ),
