@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FIRST_CORRECTION = 0.01  # of the last layer's initial weights, where the network corrects its input
+
 
 class Schedule(nn.Module):
     """The noise of each time.
@@ -145,7 +147,7 @@ class Denoiser(nn.Module):
         width: D.
         levels: widths of the U-Net.
         prediction: what the network predicts: `noise`, the text's choice, or `start`, the correction that leads from x_t to
-            x_0 (zero before training), as the denoisers of collaborative diffusion do.
+            x_0 (next to nothing before training), as the denoisers of collaborative diffusion do.
     """
 
     def __init__(self, schedule: LinearSchedule, width: int, levels: Sequence[int], prediction: str = "noise") -> None:
@@ -153,8 +155,9 @@ class Denoiser(nn.Module):
         self.schedule, self.predicts_start = schedule, prediction == "start"
         self.network = ConditionalUNet(width, levels, schedule.n_steps)
         if self.predicts_start:
-            nn.init.zeros_(self.network.out.weight)
-            nn.init.zeros_(self.network.out.bias)
+            with torch.no_grad():
+                self.network.out.weight.mul_(FIRST_CORRECTION)
+                self.network.out.bias.zero_()
 
     def estimate(self, rows: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """The one-step estimate of x_0 [B, D] at a random time per row, and the mean squared error of each row [B].

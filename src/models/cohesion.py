@@ -32,7 +32,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.features import PreferencesAndContent
 from common.graph import (
     SparseMatrix,
     SparseSymmetric,
@@ -44,6 +43,7 @@ from common.initial import as_constants, xavier_normal_embedding
 from common.layer_refinement import refine
 from common.losses import log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
+from common.preferences import PreferencesAndContent
 from common.scoring import batch_rows
 from common.user_graph import PADDINGS, UserGraph
 from utils.config.schema import fill, setting

@@ -22,20 +22,18 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.diffusion import Denoiser, LinearSchedule
-from common.features import standardized_features
+from common.features import standardized_features, view_presence, without_fills, without_items
 from common.graph import EdgesLeftOut, SparseMatrix, SparseSymmetric
 from common.host import portable
-from common.initial import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_correlation
-from common.missing import view_presence, without_fills, without_items
-from common.neighbours import cosine_graph, mixed_item_graph, normalize_by_row_sums
-from common.user_graph import UserGraph
+from common.neighbours import cosine_graph, largest_co_occurrences, mixed_item_graph, normalize_by_row_sums
 from utils.config.schema import fill, setting
 
 if TYPE_CHECKING:
@@ -109,8 +107,8 @@ class GTC(GeneralRecommender):
         options, width = self.options, self.embedding_size
         dataset = without_fills(dataset)
         self.register_buffer("present", view_presence(dataset, {m: [m] for m in self.modalities}), persistent=False)
-        self.user_embedding = xavier_uniform_embedding(self.n_users, width)
-        self.item_embedding = xavier_uniform_embedding(self.n_items, width)
+        self.user_embedding = xavier_table(self.n_users, width)
+        self.item_embedding = xavier_table(self.n_items, width)
         self.graph = self.interaction_graph(dataset)
         if options.edge_masking:
             self.mask_edges = EdgesLeftOut(self.graph)
@@ -118,7 +116,8 @@ class GTC(GeneralRecommender):
         for modality in self.modalities:
             features = standardized_features(dataset, modality, FEATURE_RANK)
             self.register_buffer(f"features_{modality}", features, persistent=False)
-            self.projections[modality] = xavier_normal_linear(features.shape[1], width)
+            self.projections[modality] = layer = nn.Linear(features.shape[1], width)
+            nn.init.xavier_normal_(layer.weight)
         self._make_graphs(dataset)
         if options.denoising != "off":
             schedule = LinearSchedule(options.noise_steps, BETA_FIRST, options.beta_last)
@@ -131,9 +130,7 @@ class GTC(GeneralRecommender):
         if options.backbone == "text":
             self.log_fusion_temperature = nn.Parameter(torch.zeros(()))
         else:  # users of their own in each modality, and how much of each view a user takes
-            self.preferences = nn.ParameterDict(
-                {m: xavier_uniform_embedding(self.n_users, width) for m in self.modalities}
-            )
+            self.preferences = nn.ParameterDict({m: xavier_table(self.n_users, width) for m in self.modalities})
             weights = nn.init.xavier_normal_(torch.empty(self.n_users, len(self.modalities) + 1))
             self.view_weights = nn.Parameter(weights.softmax(dim=1))
 
@@ -147,7 +144,12 @@ class GTC(GeneralRecommender):
         elif options.knn_k:
             self.item_graph = SparseMatrix(mixed_item_graph(dataset, self.modalities, options.knn_k, IMAGE_WEIGHT))
         if options.user_k:
-            self.user_graph = UserGraph(dataset, options.user_k, padding="none")
+            shared = largest_co_occurrences(dataset.inter_matrix("csr"), options.user_k)
+            rows = np.repeat(np.arange(self.n_users), np.diff(shared.indptr))
+            largest = np.asarray(shared.max(axis=1).todense()).ravel()
+            weights = np.exp(shared.data - largest[rows])  # a softmax over the counts of shared items
+            shared.data = weights / np.bincount(rows, weights, self.n_users)[rows]
+            self.user_graph = SparseMatrix(shared)
 
     def represent(
         self, graph: SparseSymmetric, nodes: Tensor | None = None
@@ -302,3 +304,8 @@ class GTC(GeneralRecommender):
         """Interaction and generated content embeddings of users [U, D] and items [I, D]."""
         _, interaction, content, _ = self.represent(self.graph)
         return {name: (x[: self.n_users], x[self.n_users :]) for name, x in {"id": interaction, **content}.items()}
+
+
+def xavier_table(rows: int, width: int) -> nn.Parameter:
+    """A table [rows, width], uniform with bound sqrt(6 / (rows + width))."""
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))

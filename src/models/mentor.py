@@ -35,11 +35,11 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.dropout import dropped
-from common.features import PreferencesAndContent
 from common.graph import SparseMatrix
 from common.initial import xavier_normal_embedding
 from common.losses import in_batch_info_nce, log_sigmoid_bpr_loss, mean_cosine
 from common.neighbours import mixed_item_graph
+from common.preferences import PreferencesAndContent
 from common.scoring import batch_rows
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from toys import N_ITEMS, toy_dataset
 
-from common.missing import imputed, with_lone_items, without_fills
+from common.features import imputed, with_lone_items, without_fills
 
 
 def lacking():

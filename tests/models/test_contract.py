@@ -47,11 +47,8 @@ STARTS_TURNED = {"DRAGON": "modality_weights", "MENTOR": "modality_weights", "Du
 # Scores of these are read from id embeddings, which content shapes in training alone.
 CONTENT_IN_TRAINING_ONLY = {"BM3"}
 
-# These estimate from the data which parameters they have, unless they are told.
-ESTIMATES = {"GTC": {"content_share": 0.4}}
 # What draws per node cannot draw the same for a node of another id; these settings draw nothing.
 RELABELLED_WITH = {
-    "GTC": {"own_share": 0.3, "content_share": 0.4},  # the estimates hold out interactions drawn in their order
     "COHESION": {"user_graph_padding": "none"},
     "DRAGON": {"user_graph_padding": "none"},
     "DualGNN": {"user_graph_padding": "none"},
@@ -461,13 +458,13 @@ def test_a_model_without_features_needs_none(name):
 @pytest.mark.parametrize("name", WITH_FEATURES)
 def test_every_modality_has_a_say(name, modality):
     data = toy_dataset()
-    model = train(build(name, data, **ESTIMATES.get(name, {})), data, epochs=2)
+    model = train(build(name, data), data, epochs=2)
     changed = toy_dataset()
     features = changed.features[modality]
     changed.features[modality] = features[np.random.default_rng(0).permutation(len(features))]
-    other = build(name, changed, **ESTIMATES.get(name, {}))
+    other = build(name, changed)
     if name in CONTENT_IN_TRAINING_ONLY:
-        again = train(build(name, data, **ESTIMATES.get(name, {})), data, epochs=2)
+        again = train(build(name, data), data, epochs=2)
         assert torch.equal(all_scores(again), all_scores(model)), "nothing but the features differs"
         train(other, changed, epochs=2)
     else:
