@@ -142,6 +142,7 @@ def steps_of(model: Any, optimizer: Any, loader: TrainLoader, precision: Any) ->
         for batch in loader.epoch():
             if made == count:
                 break
+            model.pre_step_processing(batch)
             with precision:
                 terms = loss_terms(model.calculate_loss(batch))
                 loss = torch.stack([term.reshape(()) for term in terms.values()]).sum()
@@ -185,7 +186,8 @@ def measure(size: str, arguments: argparse.Namespace) -> None:
             model.prepare()
         else:
             model = build_model(config, dataset, device)
-        loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
+        size, seed = config["train_batch_size"], config["seed"]
+        loader = TrainLoader(dataset, size, seed, device, model.needs_negatives, model.batches_by_user)
         if name == "GTC":
             reference = model
         elif kind and reference:

@@ -60,7 +60,9 @@ def test_weights_losses_gradients_and_scores_are_those_of_the_cpu(name, settings
             torch.manual_seed(0)
             model.train()
             model.pre_epoch_processing()
-            terms = loss_terms(model.calculate_loss(one_batch(data).to(device)))
+            batch = one_batch(data).to(device)
+            model.pre_step_processing(batch)
+            terms = loss_terms(model.calculate_loss(batch))
             assert all(term.device == device for term in terms.values())
             total(terms).backward()
         found[device] = (
@@ -85,12 +87,13 @@ def test_training_goes_the_way_of_the_cpu(name):
     found = {}
     for device, model in on_both(name, data).items():
         optimizer = make_optimizer(make_config("BPR", learning_rate=0.01), model)
-        loader = TrainLoader(data, 64, 0, device, model.needs_negatives)
+        loader = TrainLoader(data, 64, 0, device, model.needs_negatives, model.batches_by_user)
         torch.manual_seed(0)
         for _ in range(2):
             model.train()
             model.pre_epoch_processing()
             for batch in loader.epoch():
+                model.pre_step_processing(batch)
                 optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
                 total(loss_terms(model.calculate_loss(batch))).backward()
                 optimizer.step()
