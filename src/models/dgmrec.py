@@ -26,7 +26,7 @@ without a positive sum are guarded; items of the test alone ("new items") are no
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -236,24 +236,26 @@ class DGMRec(GeneralRecommender):
         users, pos, neg = batch_rows(batch, *nodes.fused().split([self.n_users, self.n_items]))
         ids = batch_rows(batch, *nodes.ids.split([self.n_users, self.n_items]))
         at = batch[0], batch[1] + self.n_users  # users and positives among all nodes
-        general = [[F.embedding(kind, view) for view in nodes.general] for kind in at]
-        specific = [[F.embedding(kind, view) for view in nodes.specific] for kind in at]
-        of_users, of_items = (torch.stack(views).sum(0) for views in general)
+        once = [kind.unique(return_counts=True) for kind in at]  # a contrast of distinct rows is that of the batch
+        joint = torch.stack(nodes.general).sum(0)  # G [N, D]
         distinct = batch[1:].unique()
         complete = distinct if self.present is None else distinct[self.present.all(1)[distinct]]
         terms = {"bpr": log_sigmoid_bpr_loss((users * pos).sum(1), (users * neg).sum(1))}
         if options.inter_weight and len(self.modalities) > 1:
             of_complete = [F.embedding(complete, view) for view in nodes.raw_general]
-            pairs = [*itertools.combinations(of_complete, 2), *itertools.combinations(general[0], 2)]
-            terms["inter"] = options.inter_weight * contrasts(pairs, options.inter_temperature)
+            of_users = [F.embedding(once[0][0], view) for view in nodes.general]
+            inter = contrasts(itertools.combinations(of_complete, 2), options.inter_temperature)
+            inter = inter + contrasts(itertools.combinations(of_users, 2), options.inter_temperature, once[0][1])
+            terms["inter"] = options.inter_weight * inter
         if options.intra_weight:
-            pairs = [(ids[0], ids[1]), *zip(*specific, strict=True)]
-            intra = contrasts(pairs, options.intra_temperature)
-            intra = intra + contrasts([(of_users, of_items)], options.inter_temperature)  # as released
-            terms["intra"] = options.intra_weight * intra
+            views = [[F.embedding(kind, view) for kind in at] for view in (nodes.ids, *nodes.specific)]
+            intra = contrasts(views, options.intra_temperature)
+            views = [[F.embedding(kind, joint) for kind in at]]
+            terms["intra"] = options.intra_weight * (intra + contrasts(views, options.inter_temperature))  # as released
         if options.behaviour_weight:
-            pairs = [(ids[1], of_items), (ids[0], of_users)]
-            terms["behaviour"] = options.behaviour_weight * contrasts(pairs, options.behaviour_temperature)
+            pairs = [([F.embedding(kind, view) for view in (nodes.ids, joint)], counts) for kind, counts in once]
+            behaviour = [contrasts([views], options.behaviour_temperature, counts) for views, counts in pairs]
+            terms["behaviour"] = options.behaviour_weight * torch.stack(behaviour).sum()
         every = [  # S_m and G_m of all items
             (s[self.n_users :], g[self.n_users :]) for s, g in zip(nodes.specific, nodes.general, strict=True)
         ]
@@ -270,7 +272,8 @@ class DGMRec(GeneralRecommender):
             terms["reconstruction"] = options.reconstruction_weight * torch.stack(errors).sum()
         if self.generators:
             terms["generation"] = options.generation_weight * self._generation_loss(nodes, distinct, complete)
-        norms = [frobenius_over_batch(g + s) for g, s in zip(general[1], specific[1], strict=True)]
+        content = (g + s for g, s in zip(nodes.general, nodes.specific, strict=True))
+        norms = [frobenius_over_batch(F.embedding(at[1], view)) for view in content]
         reg = options.reg_weight * frobenius_over_batch(*ids) + options.content_reg_weight * torch.stack(norms).sum()
         return terms | {"reg": reg}
 
@@ -303,9 +306,11 @@ def two_layers(inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(xavier_uniform_linear(inputs, width), nn.Tanh(), xavier_uniform_linear(width, width))
 
 
-def contrasts(pairs: Sequence[tuple[Tensor, Tensor]], temperature: float) -> Tensor:
+def contrasts(pairs: Iterable[Sequence[Tensor]], temperature: float, counts: Tensor | None = None) -> Tensor:
     """The sum of one-directional InfoNCE over pairs of views [B, D]; 0 for views without rows."""
-    losses = [in_batch_info_nce(one, other, temperature) if len(one) else one.sum() for one, other in pairs]
+    losses = [
+        in_batch_info_nce(one, other, temperature, counts=counts) if len(one) else one.sum() for one, other in pairs
+    ]
     return torch.stack(losses).sum()
 
 

@@ -140,39 +140,35 @@ class GUME(GeneralRecommender):
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
         options = self.options
         every_behaviour, every_content, every_interest = self.encode(with_interest=True)
+        assert every_interest is not None
         rows = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
         nodes, place = rows.unique(return_inverse=True)
         behaviour, *content = [F.embedding(nodes, view) for view in (every_behaviour, *every_content)]
         side = self.fuse(behaviour, content)
         users, pos, neg = F.embedding(place, behaviour + side)
-        agreement = [
-            in_batch_info_nce(F.embedding(kind, side), F.embedding(kind, behaviour), options.behaviour_temperature)
-            for kind in place[:2]  # users, positives
-        ]
-        assert every_interest is not None
         interest = F.embedding(rows[1], every_interest)
+        # Contrasts of the distinct nodes, with how often each is there, are those of the whole batch.
+        distinct = [kind.unique(return_counts=True) for kind in place[:2]]  # users, positives
+        agreement = [
+            in_batch_info_nce(
+                F.embedding(at, side), F.embedding(at, behaviour), options.behaviour_temperature, counts=n
+            )
+            for at, n in distinct
+        ]
+        at, counts = distinct[0]
+        views = F.embedding(nodes[at], every_interest), F.embedding(at, side)
+        pairs = [views, *((perturbed(view), perturbed(view)) for view in reversed(views))]
+        alignment = [in_batch_info_nce(*pair, options.user_temperature, counts=counts) for pair in pairs]
         terms = {
             "bpr": log_sigmoid_bpr_loss((users * pos).sum(1), (users * neg).sum(1)),
             "reg": options.reg_weight * half_squared_l2(users, pos, neg) / self.batch_size,
             "extended_reg": options.extended_reg_weight * half_squared_l2(interest) / self.batch_size,
-            "behaviour": options.behaviour_weight * (agreement[0] + agreement[1]),
-            "user": options.user_weight * self._interest_loss(nodes, place[0], side, every_interest),
+            "behaviour": options.behaviour_weight * torch.stack(agreement).sum(),
+            "user": options.user_weight * torch.stack(alignment).sum(),
         }
         if len(every_content) > 1:
             terms["moments"] = options.moment_weight * moment_gap(every_content)
         return terms
-
-    def _interest_loss(self, nodes: Tensor, place: Tensor, side: Tensor, every_interest: Tensor) -> Tensor:
-        """The contrasts of Y and H over the batch's users, whose places among `nodes` are `place` [B]."""
-        count = int((nodes < self.n_users).sum())  # users come first; one that is there twice has one noise
-        views = F.embedding(nodes[:count], every_interest), side[:count]
-        pairs = [views]
-        pairs += [(perturbed(view), perturbed(view)) for view in reversed(views)]
-        contrasts = [
-            in_batch_info_nce(F.embedding(place, one), F.embedding(place, other), self.options.user_temperature)
-            for one, other in pairs
-        ]
-        return torch.stack(contrasts).sum()
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         behaviour, content, _ = self.encode()

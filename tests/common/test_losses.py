@@ -329,3 +329,18 @@ def test_linear_mean_square_keeps_one_matrix_of_errors():
     bias, targets = randn(40, requires_grad=True), randn(50, 40, requires_grad=True)
     kept = saved_by(lambda: linear_mean_square(inputs, weight, bias, targets))
     assert sum(tensor.numel() == 50 * 40 for tensor in kept) == 1
+
+
+def test_distinct_rows_with_counts_are_a_batch_with_repeated_rows():
+    counts = torch.tensor([1, 3, 1, 2])
+    first, second = randn(4, 3, seed=1, requires_grad=True), randn(4, 3, seed=2, requires_grad=True)
+    repeated = torch.arange(4).repeat_interleave(counts)
+    losses = (
+        in_batch_info_nce(first[repeated], second[repeated], 0.3),
+        in_batch_info_nce(first, second, 0.3, counts=counts),
+    )
+    expected = naive.one_way_info_nce(rows_of(first[repeated]), rows_of(second[repeated]), 0.3)
+    assert [loss.item() for loss in losses] == pytest.approx([expected] * 2, rel=1e-12)
+    for one, other in zip(*(torch.autograd.grad(loss, [first, second]) for loss in losses), strict=True):
+        torch.testing.assert_close(one, other)
+    assert in_batch_info_nce(first, second, 0.3).item() != pytest.approx(expected, rel=1e-3)
