@@ -31,7 +31,7 @@ check: .venv/.installed-dev
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .

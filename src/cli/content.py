@@ -42,6 +42,11 @@ def run(words: Sequence[str]) -> int:
     with ContentStore.open(path) as store:
         print(store.summary())
         problems = store.verify() if options.action == "verify" else []
+    for problem in problems[:SHOWN]:
+        print(f"damaged: {problem}")
+    if len(problems) > SHOWN:
+        print(f"and {len(problems) - SHOWN:,} more")
     if options.action == "verify":
-        print("\n".join([f"damaged: {one}" for one in problems[:SHOWN]] + [f"{len(problems):,} damaged records"]))
+        whole = "every record has the hash it was written with"
+        print(f"{len(problems):,} damaged records" if problems else whole)
     return 1 if problems else 0

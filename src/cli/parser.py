@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         """Raises a UserError in place of leaving the program."""
         missing = message.partition("arguments are required: ")[2]
         text = f"{missing} is missing; usage: {self.format_usage().partition(': ')[2]}" if missing else message
-        raise UserError(" ".join(f"{self.command}: {text}".removeprefix(": ").split()))
+        raise UserError(" ".join(self._named(text).split()))
 
     def add_options(self, options: type, flags: Mapping[str, str] | None = None) -> None:
         """Adds an option for each field.
@@ -135,7 +135,7 @@ class Parser(argparse.ArgumentParser):
                 name, equals, value = word[2:].partition("=")
                 name = name.replace("-", "_")
                 if name in self.flag_names and equals:
-                    given.problems.append(f"--{name} takes no value, got '{value}'")
+                    given.problems.append(self._named(f"--{name} takes no value, got '{value}'"))
                     continue
                 word = f"--{name}{equals}{value}"
             plain.append(word)
@@ -148,8 +148,8 @@ class Parser(argparse.ArgumentParser):
             elif value is not None:
                 given.values[name] = value[0]
                 if len(value) > 1:
-                    text = f"{self.command}: --{name} is given twice; write its values after one --{name}"
-                    given.problems.append(text.removeprefix(": "))
+                    problem = f"--{name} is given twice; write its values after one --{name}"
+                    given.problems.append(self._named(problem))
         given.problems += self._unknown(left)
         return given
 
@@ -167,7 +167,11 @@ class Parser(argparse.ArgumentParser):
                 of_unknown = True
             elif not of_unknown:
                 problems.append(f"'{word}' belongs to no option; write --KEY VALUE (see --help)")
-        return [f"{self.command}: {problem}".removeprefix(": ") for problem in problems]
+        return [self._named(problem) for problem in problems]
+
+    def _named(self, problem: str) -> str:
+        """The problem after the name of the command."""
+        return f"{self.command}: {problem}".removeprefix(": ")
 
 
 def parse_options(

@@ -50,12 +50,11 @@ class Interactions:
 
     def rows(self, kept: NDArray[Any]) -> Interactions:
         """Some of the rows (a mask or places), with all ids."""
-
-        columns: dict[str, Any] = {
-            name: getattr(self, name) for name in ("users", "items", "ratings", "times", "labels")
+        columns = ("users", "items", "ratings", "times", "labels")
+        some: dict[str, Any] = {
+            name: None if (column := getattr(self, name)) is None else column[kept] for name in columns
         }
-        chosen: dict[str, Any] = {n: None if v is None else v[kept] for n, v in columns.items()}
-        return dataclasses.replace(self, **chosen)
+        return dataclasses.replace(self, **some)
 
 
 class Collector:

@@ -12,7 +12,7 @@ from prepare.content.encoder_registry import check_spec
 from prepare.sources import own
 from prepare.sources.own import OWN, TEXTS
 from prepare.sources.separated import KNOWN_COLUMNS
-from prepare.sources.source import Source, published_source
+from prepare.sources.source import Source, published_source, source_names
 from prepare.splits import FEWEST, KINDS
 from utils.config.request import Request, data_folder
 from utils.config.schema import check_value, keys_of, setting
@@ -69,7 +69,7 @@ class PrepareOptions(CheckedOptions):
     name: str = setting("of the data set; a published source knows its category by it")
     # published sources
     raw: str | None = setting("folder of the published files", default=None)
-    source: str = setting("amazon2014, amazon2023, movielens or microlens", default="amazon2014")
+    source: str = setting(f"one of {', '.join(source_names())}", default="amazon2014")
     category: str | None = setting("as in the files' names: Baby, Electronics, ml-1m...", default=None)
     use: str | None = setting("which interactions, where several are there: reviews, ratings...", default=None)
     download: bool = setting("fetch files that are missing, and images for --image_encoder", default=False)

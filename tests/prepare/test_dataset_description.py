@@ -167,13 +167,6 @@ def test_masks_that_do_not_fit_are_told(tmp_path: Path, mask: Any) -> None:
     assert health.problems[0].startswith("image_mask.npy cannot be used")
 
 
-def test_generated_sets(tmp_path: Path) -> None:
-    done = run_here("describe", "demo", "--data_path", tmp_path)
-    assert done.code == 0, done.err
-    assert done.out.startswith("demo: 1,200 users, 500 items, 14,400 interactions, sparsity 97.600%")
-    assert "visual (generated): 500 x 64 float32" in done.out
-
-
 def test_the_command(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "toy")
     manifest = {"made": "2026-01-02", "source": {"name": "own"}, "inputs": [{"file": "a.csv", "bytes": 7}],

@@ -15,6 +15,8 @@ from prepare.pipeline import WORK
 from prepare.synthetic_raw.raw_spec import RawSpec
 from prepare.synthetic_raw.write_raw import write_raw
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 KILLED = -signal.SIGKILL
 

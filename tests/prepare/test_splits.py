@@ -130,14 +130,14 @@ def test_every_kind_labels_every_row():
         assert set(labels.tolist()) == {TRAIN, VALID, TEST}, kind
 
 
-def test_published_splits_are_told_by_counts_and_hash(monkeypatch):
+def test_published_splits_are_recognised_by_counts_and_hash(monkeypatch):
     data = table([30] * 10)
     labels = split(data, "mmrec")
     rows = (data.users, data.items, labels)
     assert recognise(*rows) == ""
     known = {"source": "S", "users": 10, "items": 30, "interactions": 300}
     counts = {"train": 240, "valid": 30, "test": 30}
-    monkeypatch.setattr("prepare.splits.published_splits", lambda: {"it": known})
+    monkeypatch.setattr("prepare.published_splits.published_splits", lambda: {"it": known})
     assert "split anew: not the published split" in recognise(*rows)
     known |= counts
     assert recognise(*rows).startswith("the counts of the published split of it (S); its hash is not known")

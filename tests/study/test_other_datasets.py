@@ -54,9 +54,9 @@ def test_seeds_alone_leave_the_name(world):
     ("words", "says"),
     [
         (("-d", "toys"), "datasets: unknown data set 'toys' (did you mean 'toy'?)"),
-        (("-d",), "study: --dataset needs a value"),
-        (("-d", "toy", "--seed"), "study: --seed needs a value"),
-        (("-d", "toy", "--seed", "first"), "study: --seed: expected an integer"),
+        (("-d",), "study: --dataset: a value is missing"),
+        (("-d", "toy", "--seed"), "study: --seed: a value is missing"),
+        (("-d", "toy", "--seed", "first"), "study: --seed: expected a list of integers"),
         (("-d", "toy", "--seed", "1", "1"), "seeds: a seed stands twice"),
         (("--datasets", "toy"), "study: unknown option --datasets (did you mean 'dataset'?)"),
     ],

@@ -15,7 +15,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import lmdb
 
@@ -186,9 +186,10 @@ class ContentStore:
 
     def _record(self, kind: str, name: str) -> _Record | None:
         key = key_of(kind, name)
+        found: Any
         if self.write:
             with self._environment.begin() as transaction:
-                found: bytes | memoryview | None = transaction.get(key)
+                found = transaction.get(key)
         else:
             found = self._transaction().get(key)
         return None if found is None else _Record(memoryview(found))
@@ -216,6 +217,8 @@ def compact(path: Path) -> tuple[int, int]:
         UserError: if a record is damaged, another process has the file, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    if not path.is_file():
+        raise UserError(f"content store {path}: no such file; `prepare` makes it from raw content")
     with ContentStore.open(path, write=True) as store:
         before = path.stat().st_size
         temporary.unlink(missing_ok=True)  # of a process that was killed

@@ -19,7 +19,7 @@ from prepare.content.encoder_registry import BadContent, Encoder, EncoderSpec, v
 
 N_TERMS = 2**18
 WORD = r"(?u)\b\w+\b"
-ITERATIONS, SEED = 5, 0
+OVERSAMPLES, ITERATIONS, SEED = 32, 5, 0
 SMALLEST = 1e-3  # of the largest singular value: below it there is nothing but rounding errors
 
 
@@ -73,6 +73,9 @@ def reduce(matrix: sp.csr_matrix, dim: int) -> NDArray[np.float32]:
     """U S of the `dim` leading singular triplets of a matrix [n, V]: float32 [n, min(dim, rank)]."""
     from sklearn.utils.extmath import randomized_svd
 
-    left, values, _ = randomized_svd(matrix, min(dim, *matrix.shape), n_iter=ITERATIONS, random_state=SEED)
+    left, values, _ = randomized_svd(
+        matrix, min(dim, *matrix.shape), n_oversamples=OVERSAMPLES, n_iter=ITERATIONS, power_iteration_normalizer="QR",
+        random_state=SEED,
+    )  # fmt: skip
     kept = values > SMALLEST * values[0]
     return (left[:, kept] * values[kept]).astype(np.float32)

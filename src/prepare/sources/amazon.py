@@ -94,7 +94,7 @@ def read_meta(
             tally.drop(f"malformed: {problem}", at, line)
         elif is_first_wanted(name, wanted, seen, tally, at):
             words = [word for field in fields for word in _words(content.get(field))]
-            yield item_of_words(name, words, tally, at, image_url(content))
+            yield item_of_words(name, words, tally, at, image_url(content), is_utf8(line))
     yield tally
 
 

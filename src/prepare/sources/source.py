@@ -174,12 +174,14 @@ def is_first_wanted(name: str, wanted: Container[str], seen: set[str], tally: Ta
     return False
 
 
-def item_of_words(name: str, words: Sequence[str], tally: Tally, at: int, image: str = "") -> Item:
+def item_of_words(
+    name: str, words: Sequence[str], tally: Tally, at: int, image: str = "", is_utf8: bool = False
+) -> Item:
     """An item whose text is made of words, white space made single; texts that are empty or not UTF-8 are counted."""
     text = " ".join(" ".join(words).split())
     if not text:
         tally.note("kept, without any text", at, name)
-    if REPLACED in text:
+    if REPLACED in text and not is_utf8:
         tally.note("kept, with text that is not UTF-8", at, name)
     return Item(name, text, image)
 

@@ -70,10 +70,9 @@ class SyntheticSpec:
     def _contradictions(self) -> list[str]:
         low, high = MIN_INTERACTIONS * self.n_users, self.n_users * (self.n_items - 1)
         n_plain, k = self.n_shared + len(self.feature_dims) * self.n_private, self.interests_per_user
-        wrong = []
         if not self.feature_dims:
-            wrong.append("feature_dims: expected a size for at least one modality, got {}")
-        wrong += [
+            return ["feature_dims: expected a size for at least one modality, got {}"]
+        wrong = [
             f"feature_dims: modality {name!r} names a file, expected a letter, then letters, digits or _"
             for name in self.feature_dims
             if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)

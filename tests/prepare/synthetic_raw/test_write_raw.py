@@ -141,23 +141,6 @@ def test_files_that_break_off(tmp_path: Path) -> None:
     assert divmod(size, 10 + 4 * 4096) == (record["image_features_Baby.b"]["records"] - 1, (10 + 4 * 4096) // 2)
 
 
-def test_amazon_2023(tmp_path: Path) -> None:
-    record = written(tmp_path / "raw", "amazon2023", missing_images=3, missing_metadata=2)["files"]
-    with gzip.open(tmp_path / "raw" / "Baby.jsonl.gz", "rt") as file:
-        reviews = [json.loads(line) for line in file]
-    pairs = [(r["user_id"], r["parent_asin"]) for r in reviews]
-    assert len(pairs) == record["Baby.jsonl.gz"]["interactions"] == 800
-    assert len(five_core(pairs)) == 500
-    assert any(r["asin"] != r["parent_asin"] for r in reviews)
-    assert all(10**12 < r["timestamp"] < 2 * 10**12 for r in reviews)
-    with gzip.open(tmp_path / "raw" / "meta_Baby.jsonl.gz", "rt") as file:
-        meta = [json.loads(line) for line in file]
-    assert len(meta) == 88
-    assert all(image["large"].startswith("https://images.invalid/") for item in meta for image in item["images"])
-    named = names(np.arange(40), "B00", 10, 0).astype(str)
-    assert sum(not item["images"] for item in meta if item["parent_asin"] in set(named)) in (1, 2, 3)
-
-
 def test_own_tables_and_images(tmp_path: Path) -> None:
     record = written(tmp_path / "raw", "own", **DEFECTS)["files"]
     rows = (tmp_path / "raw" / "interactions.csv").read_text().splitlines()

@@ -13,6 +13,7 @@ import pytest
 from helpers import TOY_VALUES, ToyKeys, problems_of, toy_config
 
 from utils.config.configuration import Config
+from utils.config.layers import config_from_values
 from utils.config.request import Request, known_datasets, resolve
 from utils.config.schema import setting
 from utils.config.yaml_files import parse_yaml, read_yaml
@@ -82,7 +83,7 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = Project(tmp_path)
-    monkeypatch.setattr("utils.config.configuration.CONFIGS", made.configs)
+    monkeypatch.setattr("utils.config.request.CONFIGS", made.configs)
     monkeypatch.setenv("MMR_DATA_PATH", str(made.data))
     return made
 
@@ -552,7 +553,7 @@ def test_written_settings_read_back_to_the_same_values(project, text):
     written = config.to_yaml()
     content = read_yaml(project.write("config.yaml", written), "config.yaml")
     assert (content.pop("model"), content.pop("dataset")) == ("Toy", "toy")
-    again = Config.from_values("Toy", ToyKeys, "toy", content, "config.yaml")
+    again = config_from_values("Toy", ToyKeys, "toy", content, "config.yaml")
     assert again.entries == config.entries
     assert list(again.entries) == list(config.entries)
     types = {name: type(value) for name, value in config.entries.items()}
@@ -573,12 +574,12 @@ def test_a_run_of_a_grid_reads_back_as_one_run(project):
     configs, _ = project.runs("hyper_parameters: [seed]\nseed: [1, 2]")
     content = parse_yaml(configs[1].to_yaml(), "x")
     del content["model"], content["dataset"]
-    assert Config.from_values("Toy", ToyKeys, "toy", content, "x").entries == configs[1].entries
+    assert config_from_values("Toy", ToyKeys, "toy", content, "x").entries == configs[1].entries
 
 
 def test_reading_back_tells_all_mistakes_at_once():
     with pytest.raises(UserError) as caught:
-        Config.from_values("Toy", ToyKeys, "toy", {"epochs": 0, "sead": 1}, "config.yaml")
+        config_from_values("Toy", ToyKeys, "toy", {"epochs": 0, "sead": 1}, "config.yaml")
     problems = caught.value.problems
     assert "config.yaml: unknown key 'sead' (did you mean 'seed'?)" in problems
     assert "config.yaml: epochs: expected an integer of at least 1, got 0" in problems
@@ -587,7 +588,7 @@ def test_reading_back_tells_all_mistakes_at_once():
 
 def test_reading_back_checks_keys_against_each_other(project):
     content = project.one().entries | {"device": "gpu"}
-    assert problems_of(lambda: Config.from_values("Toy", ToyKeys, "toy", content, "config.yaml")) == [
+    assert problems_of(lambda: config_from_values("Toy", ToyKeys, "toy", content, "config.yaml")) == [
         "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"
     ]
 

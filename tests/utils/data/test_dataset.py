@@ -111,7 +111,7 @@ def test_modalities_of_a_generated_set_can_be_left_out():
 
 def test_mistakes_in_the_sizes_of_a_generated_set_are_the_users():
     (line,) = problems_of(lambda: load_dataset(toy_config("demo", synthetic={"n_users": 0})))
-    assert line == "synthetic: n_users is 0, expected a whole number, at least 1"
+    assert line == "synthetic: n_users: expected an integer of at least 1, got 0"
     assert problems_of(lambda: load_dataset(toy_config("demo", synthetic={"users": 3, "strenght": 1}))) == [
         "synthetic: unknown key 'users' (did you mean 'n_users'?)",
         "synthetic: unknown key 'strenght' (did you mean 'strength'?)",

@@ -241,14 +241,6 @@ def test_made_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     assert same(MATRIX, read_pickle(pickle.dumps(MATRIX), "x"))
 
 
-def test_the_memo_tricks_would_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("memo", "memo overwritten", "inst", "obj"):
-        pickle.loads(HAND_MADE[name])
-        assert os.listdir(tmp_path) == ["MARK"], name
-        (tmp_path / "MARK").rmdir()
-
-
 def changed(**state: Any) -> bytes:
     """A csr matrix whose attributes were set to something that does not fit."""
     matrix = sp.csr_matrix(np.eye(3, dtype=np.float32))

@@ -282,7 +282,7 @@ def test_a_converted_graph_is_what_a_run_reads(tmp_path, capsys):
     np.testing.assert_array_equal(graph.toarray(), product)
 
 
-@pytest.mark.parametrize("arguments", [[], ["a.npy"], ["a.npy", "b.npz", "c"], ["a.npy", "b.txt"], ["a.npy", "b.npz"]])
+@pytest.mark.parametrize("arguments", [["a.npy"], ["a.npy", "b.npz", "c"], ["a.npy", "b.txt"], ["a.npy", "b.npz"]])
 def test_mistakes_on_the_command_line_are_the_user_s(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     assert main(["convert_user_graph", *arguments]) == 2

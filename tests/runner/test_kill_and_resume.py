@@ -31,6 +31,8 @@ from cli_tools import (
     write_mappings,
 )
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 
 KILLED = -signal.SIGKILL

@@ -66,8 +66,7 @@ def refused(folder: Path, *words: object, says: str | tuple[str, ...]) -> None:
 
 WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
     "flag unknown": ((*TRAIN, "--resum"), r"unknown option --resum \(did you mean 'resume'\?\)"),
-    "key unknown": ((*TRAIN, "--learning_rat", 1), r"unknown key '--learning_rat' \(did you mean 'learning_rate'\?\)"),
-    "key of another model": ((*TRAIN, "--noise_steps", 5), "unknown key '--noise_steps'"),
+    "key of another model": ((*TRAIN, "--noise_steps", 5), "unknown option --noise_steps"),
     "model unknown": (
         ("-m", "LightGNC", "-d", "toy"),
         r"unknown model 'LightGNC' \(did you mean 'LightGCN'\?\); there are BM3, BPR",
@@ -81,8 +80,6 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
         ("trian", *TRAIN),
         r"unknown command 'trian' \(did you mean 'train'\?\); there are train, .*recommend, gen",
     ),
-    "model missing": (("-d", "toy"), "--model is missing; write -m NAME"),
-    "data set missing": (("-m", "BPR"), "--dataset is missing; write -d NAME"),
     "both missing": (("--epochs", 3), ("--model is missing", "--dataset is missing")),
     "model without a name": (("-m", "-d", "toy"), "--model: a value is missing"),
     "key without a value": ((*TRAIN, "--epochs"), "--epochs: a value is missing"),
@@ -103,34 +100,14 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
         (*TRAIN, "--epochs", "many"),
         "command line: epochs: expected an integer of at least 1, got 'many'",
     ),
-    "integer too small": ((*TRAIN, "--epochs", 0), "epochs: expected an integer of at least 1, got 0"),
-    "integer with a fraction": ((*TRAIN, "--epochs", 2.5), "epochs: expected an integer of at least 1, got 2.5"),
     "number zero": ((*TRAIN, "--learning_rate", 0), "learning_rate: expected a number above 0, got 0"),
     "number negative": ((*TRAIN, "--reg_weight", "-1e-3"), "reg_weight: expected a number of at least 0, got -0.001"),
     "number nan": ((*TRAIN, "--learning_rate", ".nan"), "learning_rate: expected a number above 0, got nan"),
-    "number infinite": ((*TRAIN, "--weight_decay", ".inf"), "weight_decay: expected a number of at least 0, got inf"),
     "number of 400 digits": (
         (*TRAIN, "--learning_rate", "1" * 400),
         "learning_rate: expected a number above 0, got 1111",
     ),
-    "seed negative": ((*TRAIN, "--seed", -1), "seed: expected an integer from 0 to 4294967295, got -1"),
-    "seed too large": ((*TRAIN, "--seed", 2**32), "seed: expected an integer from 0 to 4294967295, got 4294967296"),
-    "neither true nor false": ((*TRAIN, "--save_topk", "maybe"), "save_topk: expected true or false, got 'maybe'"),
     "choice unknown": ((*TRAIN, "--learner", "sdg"), "learner: expected a word out of adam, adamw, sgd.*, got 'sdg'"),
-    "protocol unknown": ((*TRAIN, "--protocol", "off"), "protocol: expected a word out of mmrec, strict, got 'off'"),
-    "metric unknown": (
-        (*TRAIN, "--metrics", "recall", "mrr"),
-        "metrics: expected a list of words out of recall.*'mrr'",
-    ),
-    "cut-off zero": ((*TRAIN, "--topk", 0, 20), r"topk: expected a list of integers of at least 1, got \[0, 20\]"),
-    "too many threads": (
-        (*TRAIN, "--threads", 100_000),
-        "threads: expected an integer from 1 to 1024 or null|threads: .*1024.*got 100000",
-    ),
-    "more negatives than one": (
-        (*TRAIN, "--training_neg_sample_num", 4),
-        "training_neg_sample_num: expected an integer from 1 to 1, got 4",
-    ),
     "mapping for a word": (
         (*TRAIN, "--embedding_size", "{a: 1}"),
         "embedding_size: expected an integer of at least 1, got {'a': 1}",
@@ -144,10 +121,6 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
         r"valid_metric: expected one of metrics x topk \(recall@5, .*got 'recall@7'",
     ),
     "cut-off beyond the items": ((*TRAIN, "--topk", 20, 56), "topk: 56 is more than the 55 items of 'toy'"),
-    "schedule of one number": (
-        (*TRAIN, "--learning_rate_scheduler", 0.9),
-        r"learning_rate_scheduler: expected two numbers \[g, s\], got \[0.9\]",
-    ),
     "schedule to infinity": (
         (*TRAIN, "--learning_rate_scheduler", 2, 1e-3),
         r"learning_rate_scheduler: expected .*finite.*got \[2.0, 0.001\]",
@@ -155,10 +128,6 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
     "clipping without a norm": (
         (*TRAIN, "--clip_grad_norm", "{norm_type: 2}"),
         "clip_grad_norm: expected a number or {max_norm: a",
-    ),
-    "clipping to less than nothing": (
-        (*TRAIN, "--clip_grad_norm", "{max_norm: -1}"),
-        "clip_grad_norm: expected .* above 0.*, got {'max_norm': -1}",
     ),
     "device unknown": ((*TRAIN, "--device", "tpu"), "device: expected auto, cpu, cuda or cuda:N, got 'tpu'"),
     "separator of two letters": (
@@ -187,18 +156,9 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
         (*VBPR, "--modalities", "{visual: img.npy}"),
         r"data set 'toy': no img.npy \(visual\) in .*; there is image_feat.npy, text_feat.npy",
     ),
-    "feature file is a folder": ((*VBPR, "--modalities", "{visual: .}"), r"no \. \(visual\)"),
-    "modality with a dot": (
-        (*VBPR, "--modalities", "{a.b: image_feat.npy}"),
-        "modalities: 'a.b' cannot name a modality",
-    ),
     "modality of a reserved name": (
         (*VBPR, "--modalities", "{items: image_feat.npy}"),
         "modalities: 'items' cannot name a modality",
-    ),
-    "modalities no mapping": (
-        (*VBPR, "--modalities", "[visual]"),
-        "modalities: expected a mapping of words to words or null, got",
     ),
     "feature alias no file name": (
         (*VBPR, "--vision_feature_file", 5),
@@ -210,13 +170,9 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
         (*SYNTHETIC, "{n_user: 5}"),
         r"synthetic: unknown key 'n_user' \(did you mean 'n_users'\?\)",
     ),
-    "synthetic value wrong": (
-        (*SYNTHETIC, "{n_items: 3}"),
-        "synthetic: n_items is 3, expected a whole number, at least 6",
-    ),
     "synthetic contradiction": (
         (*SYNTHETIC, "{n_users: 5000}"),
-        "synthetic: n_interactions is 14400, expected 25000 to",
+        "synthetic: n_interactions: expected 25000 to .*, got 14400",
     ),
     "synthetic beyond memory": ((*SYNTHETIC, "{n_items: 1000000000000000}"), "not enough memory .*; use smaller sizes"),
 }
@@ -246,7 +202,7 @@ def test_all_mistakes_are_told_at_once(world: Path):
             "more.yaml: weight_decay: expected",
             "more.yaml: grid: reg_weight: expected a list of values, got 0.1",
             "command line: epochs: expected .* got -2",
-            "unknown key '--learnin_rate'",
+            "unknown option --learnin_rate",
             "command line: seed: expected",
             "--stopping_step: a value is missing",
         ),
@@ -277,13 +233,10 @@ def test_sizes_beyond_memory(world: Path):
 
 SETTINGS: dict[str, tuple[str | bytes, str]] = {
     "not YAML": ("epochs: [3\nseed: 4\n", r"bad.yaml, line \d: not valid YAML"),
-    "tab": ("epochs:\n\t- 3\n", "bad.yaml, line 2: not valid YAML"),
     "a list": ("- epochs\n", r"bad.yaml: expected keys and values \('key: value'\), got list"),
-    "a word": ("epochs\n", "bad.yaml: expected keys and values .* got str"),
     "key a number": ("3: epochs\n", "bad.yaml: expected keys and values"),
     "key twice": ("epochs: 3\nepochs: 4\n", r"bad.yaml.*: key 'epochs' stands twice"),
     "not text": (b"\xff\xfe\x00epochs", "bad.yaml: cannot be read .not UTF-8 text"),
-    "control characters": (b"epochs: \x00\n", "bad.yaml: not valid YAML"),
     "Python objects": (
         "epochs: !!python/object/apply:os.system ['touch pwned']\n",
         "bad.yaml.*: not valid YAML: could not determine a constructor",
@@ -294,27 +247,19 @@ SETTINGS: dict[str, tuple[str | bytes, str]] = {
         "n_layers: deep\n",
         "bad.yaml: n_ui_layers: expected an integer of at least 0, got 'deep'",
     ),
-    "grid no mapping": ("grid: [epochs]\n", "bad.yaml: grid: expected keys with lists of values"),
     "grid key unknown": (
         "grid: {reg_wait: [1]}\n",
         r"bad.yaml: grid: unknown key 'reg_wait' \(did you mean 'reg_weight'\?\)",
     ),
-    "grid list empty": ("grid: {reg_weight: []}\n", r"bad.yaml: grid: reg_weight: expected a list of values, got \[\]"),
-    "axis unknown": ("hyper_parameters: [lr]\n", "bad.yaml: hyper_parameters: unknown key 'lr'"),
     "axis without values": (
         "reg_weight: []\nhyper_parameters: [reg_weight]\n",
         r"bad.yaml: reg_weight: expected a list of values, got \[\]",
     ),
     "of another model": ("model: GTC\n", "bad.yaml: these are settings of model 'GTC', not of 'LightGCN'"),
-    "list that is no axis": (
-        "reg_weight: [0.1, 0.2]\n",
-        r"bad.yaml: reg_weight: expected a number of at least 0, got \[0.1, 0.2\]",
-    ),
     "modalities a list": (
         "modalities: [a]\nvision_feature_file: b.npy\n",
         r"bad.yaml: modalities: expected a mapping .* got \['a'\]",
     ),
-    "expected counts": ("expected: {users: many}\n", "bad.yaml: expected: expected a mapping of words to integers"),
 }
 
 
@@ -426,21 +371,7 @@ DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
         lambda f: write_inter(f / "toy.inter", [(0, 0, 0)], ("userID", "item", "label")),
         "toy.inter: no column itemID, x_label; its columns are userID, item, label",
     ),
-    "other separator": (
-        lambda f: write_inter(f / "toy.inter", toy_rows(), separator=","),
-        r"toy.inter: no column userID, itemID, x_label; its columns are userID,itemID,x_label \(separator '\\t'\)",
-    ),
-    "id negative": (rows((-3, 1, 0)), f"toy.inter: line {LINE}: userID is -3, expected an integer from 0 up"),
     "id a word": (rows(("u7", 1, 0)), f"toy.inter: line {LINE}: userID is 'u7', expected an integer from 0 up"),
-    "id a fraction": (rows((1, 2.5, 0)), f"toy.inter: line {LINE}: itemID is 2.5, expected an integer from 0 up"),
-    "id missing": (
-        rows((1, "", 0), (2, "", 0)),
-        rf"toy.inter: line {LINE}: itemID is nan, expected .* \(2 such rows\)",
-    ),
-    "id beyond integers": (
-        rows((1, 10**30, 0)),
-        f"toy.inter: line {LINE}: itemID is 1e\\+30|line {LINE}: itemID is .?10{{30}}",
-    ),
     "id far from the others": (
         rows((10**9, 1, 0)),
         "toy.inter: an id of 1000000000; ids count from 0 without gaps, so map them",
@@ -450,16 +381,11 @@ DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
         rows((-1, 2, "train")),
         (f"line {LINE}: userID is", f"line {LINE}: x_label is 'train', expected 0, 1 or 2"),
     ),
-    "row too short": (rows((1, 2)), f"toy.inter: line {LINE}: x_label is nan, expected 0, 1 or 2"),
     "file empty": (
         raw("toy.inter", b""),
         "toy.inter: the file is empty; expected a header with userID, itemID, x_label",
     ),
     "header alone": (raw("toy.inter", b"userID\titemID\tx_label\n"), "toy.inter: no rows below the header"),
-    "file binary": (
-        raw("toy.inter", bytes(range(1, 256)) * 9),
-        "toy.inter: (cannot be read as a separated text file|no column)",
-    ),
     "quote not closed": (rows(('"1', 2, 0)), "toy.inter: cannot be read as a separated text file: .*EOF inside string"),
     "train empty": (
         rows(drop=lambda row: row[2] == 0),
@@ -469,23 +395,11 @@ DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
             "the test split is empty: no user",
         ),
     ),
-    "valid empty": (
-        rows(drop=lambda row: row[2] == 1),
-        "toy.inter: the valid split is empty: expected rows with x_label 1",
-    ),
-    "test empty": (
-        rows(drop=lambda row: row[2] == 2),
-        "toy.inter: the test split is empty: expected rows with x_label 2",
-    ),
     "repeated row": (rows(TRAINED), r"train: 1 repeated \(user, item\) rows; each pair counts once"),
     "user in test only": (rows((N_USERS, 3, 2)), r"1 users of test have no training row \(1 rows\)"),
     "in train and test": (
         rows((*TRAINED[:2], 2)),
         rf"1 interactions are in both train and test \(first: user {TRAINED[0]}, item {TRAINED[1]}\)",
-    ),
-    "in valid and test": (
-        rows((*VALID[:2], 2)),
-        rf"1 interactions are in both valid and test \(first: user {VALID[0]}, item {VALID[1]}\)",
     ),
     # Features
     "no features": (
@@ -500,33 +414,18 @@ DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
         array(GOOD[:, 0]),
         r"image_feat.npy \(visual\): expected shape \[items, features\], got \[55\]",
     ),
-    "features of three dimensions": (array(GOOD[None]), r"expected shape \[items, features\], got \[1, 55, 4\]"),
-    "features without columns": (array(GOOD[:, :0]), r"expected shape \[items, features\], got \[55, 0\]"),
     "feature NaN": (
         array(with_value(np.nan)),
         r"image_feat.npy \(visual\): NaN or infinite values in 1 rows \(first: item 7\)",
     ),
-    "feature infinite": (array(with_value(-np.inf)), r"NaN or infinite values in 1 rows \(first: item 7\)"),
     "feature beyond float32": (array(with_value(1e300)), r"NaN or infinite values in 1 rows \(first: item 7\)"),
     "features of words": (array(np.full((N_ITEMS, 2), "a")), "expected an array of numbers, got <U1"),
-    "features complex": (array(GOOD.astype(complex)), "expected an array of numbers, got complex128"),
     "features pickled": (
         array(np.full((N_ITEMS, 2), Bomb())),
         r"image_feat.npy \(visual\): not a numeric .npy array: it holds Python objects",
     ),
     "feature file a pickle": (
         raw("image_feat.npy", pickle.dumps(Bomb())),
-        r"image_feat.npy \(visual\): not a numeric .npy array",
-    ),
-    "feature file empty": (raw("image_feat.npy", b""), r"image_feat.npy \(visual\): not a numeric .npy array"),
-    "feature file a text": (raw("image_feat.npy", b"1 2 3\n"), r"image_feat.npy \(visual\): not a numeric .npy array"),
-    "feature file an archive": (raw("image_feat.npy", npz()), r"image_feat.npy \(visual\): not a numeric .npy array"),
-    "feature file cut off": (
-        raw("image_feat.npy", npy(GOOD)[:-9]),
-        r"image_feat.npy \(visual\): not a numeric .npy array",
-    ),
-    "feature header cut off": (
-        raw("image_feat.npy", npy(GOOD)[:40]),
         r"image_feat.npy \(visual\): not a numeric .npy array",
     ),
     "feature header broken": (
@@ -597,26 +496,20 @@ def done(finished: Path, tmp_path: Path) -> Path:
 
 RECOMMEND: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
     "user unknown": (("--users", 3, 40), "--users: there is no user 40; ids go from 0 to 39"),
-    "user negative": (("--users", -1), "recommend: --users: expected an integer of at least 0, got '-1'"),
     "users no integers": (
         ("--users", "anna", 1.5),
-        ("--users: expected .*, got 'anna'", "--users: expected .*, got '1.5'"),
+        ("recommend: --users: expected a list of integers .*, got .'anna', 1.5"),
     ),
-    "users missing": (("--users",), "recommend: --users: a value is missing"),
-    "k zero": (("--k", 0), "recommend: --k: expected an integer of at least 1, got '0'"),
-    "k no integer": (("--k", "ten"), "recommend: --k: expected an integer of at least 1, got 'ten'"),
-    "k missing": (("--k",), "recommend: --k: a value is missing"),
+    "k zero": (("--k", 0), "recommend: --k: expected an integer of at least 1, got 0"),
     "k two values": (("--k", 1, 2), "recommend: --k: expected one value, got 2"),
     "k beyond the items": (("--k", 56), "--k: 56 is more than the 55 items of 'toy'"),
     "option unknown": (("--user", 3), r"recommend: unknown option --user \(did you mean 'users'\?\)"),
-    "option of training": (("--epochs", 3), "recommend: unknown option --epochs"),
-    "flag": (("--quiet",), "recommend: --quiet has no meaning here"),
-    "word too many": (("3", "7"), "'3' belongs to no option"),
+    "flag": (("--quiet",), "recommend: unknown option --quiet"),
     "device unknown": (("--device", "gpu"), "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
     "output below nothing": (("--output", "no/where.tsv"), "--output: there is no folder no"),
     "output a folder": (("--output", "."), r"--output: expected a file to write, got the folder \."),
     "data elsewhere": (("--data_path", "nowhere"), "data set 'toy': no file .*toy.inter; set --data_path"),
-    "several": (("--user", 3, "--k", 0, "--grid"), ("unknown option --user", "--k: expected", "--grid has no meaning")),
+    "several": (("--user", 3, "--k", 0, "--grid"), ("unknown option --user", "--k: expected", "unknown option --grid")),
 }
 
 
@@ -634,7 +527,11 @@ def test_recommend_from_what_is_no_run(name: str, done: Path):
 
 def test_recommend_without_a_folder(done: Path):
     refused(
-        done.parent, "recommend", "--users", 3, says="recommend: the run folder is missing; usage: recommend RUN_FOLDER"
+        done.parent,
+        "recommend",
+        "--users",
+        3,
+        says="recommend: RUN_FOLDER is missing; usage: main.py recommend RUN_FOLDER",
     )
 
 
@@ -650,8 +547,6 @@ def checkpoint(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], obje
 
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "checkpoint missing": (lambda run: (run / "checkpoint.pt").unlink(), "no checkpoint.pt"),
-    "checkpoint empty": (raw("checkpoint.pt", b""), "checkpoint.pt: not a checkpoint of this project"),
-    "checkpoint a text": (raw("checkpoint.pt", b"weights"), "checkpoint.pt: not a checkpoint of this project"),
     "checkpoint cut off": (
         lambda run: os.truncate(run / "checkpoint.pt", 2000),
         "checkpoint.pt: not a checkpoint of this project",
@@ -664,17 +559,11 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
         checkpoint(lambda content: content | {"epoch": Bomb()}),
         "checkpoint.pt: not a checkpoint of this project",
     ),
-    "checkpoint of other content": (checkpoint(lambda content: [1, 2]), "checkpoint.pt: not of this model"),
     "checkpoint without weights": (checkpoint(lambda content: {"epoch": 1}), "checkpoint.pt: not of this model"),
-    "checkpoint of other weights": (
-        checkpoint(lambda content: {"model": {"bias": torch.ones(3)}}),
-        "checkpoint.pt: not of this model",
-    ),
     "checkpoint of other sizes": (
         checkpoint(lambda content: {"model": {k: v[:5] for k, v in content["model"].items()}}),
         "checkpoint.pt: not of this model",
     ),
-    "config missing": (lambda run: (run / "config.yaml").unlink(), r"not a run folder \(no config.yaml\)"),
     "config not YAML": (raw("config.yaml", b"model: [BPR\n"), "config.yaml, line .: not valid YAML"),
     "config binary": (raw("config.yaml", b"\xff\x00"), "config.yaml: cannot be read .not UTF-8 text"),
     "config empty": (raw("config.yaml", b""), "config.yaml: expected the names of a model and a data set"),
@@ -685,10 +574,6 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "config incomplete": (raw("config.yaml", b"model: BPR\ndataset: toy\nepochs: 3\n"), "no file sets '"),
     "manifest missing": (
         lambda run: (run / "manifest.json").unlink(),
-        "manifest.json: not readable, so the data of this run cannot be checked",
-    ),
-    "manifest broken": (
-        raw("manifest.json", b"{"),
         "manifest.json: not readable, so the data of this run cannot be checked",
     ),
     "manifest of other content": (
@@ -792,37 +677,24 @@ def test_resume_of_a_run_whose_data_cannot_be_checked(damage: Damage, world: Pat
 # generate
 
 GENERATE: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
-    "name missing": (("--size", "demo"), "generate: expected a name for the data set first, got '--size'"),
-    "name a path": (("../made",), "generate: expected a name for the data set first, got '../made'"),
+    "name missing": (("--size", "demo"), "generate: NAME is missing; usage: main.py generate NAME"),
+    "name a path": (("../made",), "generate: expected a name of letters, .*, got '../made'"),
     "size unknown": (
         ("made", "--size", "babby"),
-        r"generate: unknown size 'babby' \(did you mean 'baby'\?\); there are demo, baby",
+        r"generate: --size: expected a word out of demo, baby, .*, got 'babby' \(did you mean 'baby'\?\)",
     ),
     "option unknown": (("made", "--n_user", 3), r"generate: unknown option --n_user \(did you mean 'n_users'\?\)"),
-    "flag": (("made", "--quiet"), "generate: --quiet has no meaning here"),
-    "value missing": (("made", "--n_users"), "--n_users: expected one value, got 0"),
     "two values": (("made", "--n_users", 3, 4), "--n_users: expected one value, got 2"),
-    "size a word": (("made", "--n_users", "few"), "generate: n_users is 'few', expected a whole number, at least 1"),
-    "size zero": (("made", "--n_items", 0), "generate: n_items is 0, expected a whole number, at least 6"),
+    "size a word": (("made", "--n_users", "few"), "generate: n_users: expected an integer of at least 1, got 'few'"),
     "sizes at odds": (
         ("made", "--n_users", 3),
-        "generate: n_interactions is 14400, expected 15 to 1497 by users and items",
-    ),
-    "share beyond one": (("made", "--joint_users", 1.5), "generate: joint_users is 1.5, expected a number, 0 to 1"),
-    "noise nan": (("made", "--feature_noise", ".nan"), "generate: feature_noise is nan, expected a number, 0 to 1000"),
-    "features no mapping": (
-        ("made", "--feature_dims", 5),
-        "generate: feature_dims is 5, expected a size for at least one modality",
-    ),
-    "features of no size": (
-        ("made", "--feature_dims", "{visual: 0}"),
-        "feature_dims.'visual'. is 0, expected a whole number",
+        "generate: n_interactions: expected 15 to 1497 for 3 users and 500 items, got 14400",
     ),
     "features of a bad name": (("made", "--feature_dims", "{a/b: 3}"), "modality 'a/b' names a file"),
     "beyond memory": (("made", "--n_items", 10**15), "not enough memory .*; use smaller sizes"),
     "several": (
         ("made", "--size", "x", "--n_user", 3, "--grid"),
-        ("unknown size", "unknown option", "--grid has no meaning"),
+        ("--size: expected a word", "unknown option --n_user", "unknown option --grid"),
     ),
 }
 
@@ -849,7 +721,7 @@ def test_generate_over_what_is_there(world: Path):
 
 def test_generate_where_nothing_can_be_written(world: Path):
     file = world / "data" / "toy" / "toy.inter"
-    refused(world, "generate", "made", "--data_path", file, says="generate: .*made: cannot be written .Not a directory")
+    refused(world, "generate", "made", "--data_path", file, says="made: cannot be made a folder .Not a directory")
 
 
 def test_what_may_not_be_read(world: Path, monkeypatch: pytest.MonkeyPatch):
