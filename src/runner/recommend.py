@@ -78,10 +78,10 @@ def recommend(
     model = build_model(config, dataset, device)
     try:
         model.load_state_dict(checkpoint["model"])
-    except (RuntimeError, KeyError, TypeError) as error:
+        # A run that tuned its scorers has the weights that it chose in its checkpoint.
+        scorers = Scorers(dataset, device, ScorerWeights.of(checkpoint.get("scorers", config)))
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}/checkpoint.pt: not of this model ({error})".splitlines()[0]) from None
-    # A run that tuned its scorers has the weights it chose in its checkpoint.
-    scorers = Scorers(dataset, device, ScorerWeights.of(checkpoint.get("scorers") or config))
     seen = dataset.inter_matrix("csr")
     user_names = original_ids(config, config["user_id_field"], dataset.n_users)
     item_names = original_ids(config, config["item_id_field"], dataset.n_items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.content import Content, marks, percent
+from study.content import Content, marks, percent, results_of
 from study.figure import metric_name
 from study.select import mean_and_spread
 
@@ -40,7 +40,7 @@ def to_latex(content: Content) -> str:
             found = []
             for label in labels:
                 one = of_label.get(label)
-                found.append(mean_and_spread(one.best.test(metric)) if one and one.best else None)
+                found.append(mean_and_spread(one.best.result(metric)) if one and one.best else None)
             signs = marks([value[0] if value else None for value in found])
             cells = [_cell(value, sign) for value, sign in zip(found, signs, strict=True)]
             comparison = comparisons.find(dataset, metric)
@@ -74,7 +74,7 @@ def _caption(content: Content) -> str:
     study, comparisons = content.study, content.comparisons
     n = len(study.seeds)
     over = f"mean and standard deviation over {n} seeds" if n > 1 else "one seed"
-    text = f"Test results, {over}. The best is bold, the second underlined."
+    text = f"{results_of(content)}, {over}. The best is bold, the second underlined."
     if comparisons.runner_up:
         text += (
             f" Improv.: {study.reference} over the best other. * p < 0.05, ** p < 0.01 (paired t-test over users, Holm "
