@@ -46,6 +46,15 @@ class Tried:
         """The test value of each seed."""
         return [trial.metrics["test"][metric] for trial in self.trials]
 
+    @property
+    def split(self) -> str:
+        """What its results are of: test, or with `no_test` valid."""
+        return "test" if self.trials[0].metrics.get("test") else "valid"
+
+    def result(self, metric: str) -> list[float]:
+        """The value of each seed on the split that its results are of."""
+        return [trial.metrics[self.split][metric] for trial in self.trials]
+
     def searched(self) -> list[float]:
         """The validation scores that select: those of the seeds that every point is run with."""
         return self.valid()[: self.n_search]
@@ -178,7 +187,9 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
             what = "interactions" if name in SPLITS else "features" if name in manifest.get("features", {}) else "graph"
             suffix = f", {inputs[name]}" if name in inputs else ""
             note(f"{what} ({name}{suffix}) of {result.dataset}", digest, result)
-        missing = [metric for metric in metrics if metric not in (result.metrics.get("test") or {})]
+        tested = bool(result.metrics.get("test"))
+        note("test score", "computed" if tested else "left out", result)
+        missing = [metric for metric in metrics if metric not in (result.metrics["test" if tested else "valid"] or {})]
         if missing:
             note(f"metrics: {', '.join(missing)} not computed", "by", result)
     for what, values in facts.items():
@@ -191,6 +202,11 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
             f"these runs cannot stand in one table: {'; '.join(problems)}; finish the study with one setting and one "
             "version of the code (--rerun_changed runs what another version has finished)"
         )
+
+
+def without_test(chosen: Iterable[Chosen]) -> bool:
+    """Whether the selected runs have no test scores, since they ran with `no_test`."""
+    return any(one.best is not None and one.best.split == "valid" for one in chosen)
 
 
 def replaced(settings: Mapping[str, Any]) -> dict[str, str]:
