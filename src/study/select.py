@@ -104,7 +104,7 @@ def select(study: Study, results: Iterable[TrialResult]) -> list[Chosen]:
                 best = None
                 if complete:
                     place = max(complete, key=lambda place: tried[place].score())
-                    tried[place] = best = _tried([*points.values()][place], study, study.seeds)
+                    tried[place] = best = _tried([*points.values()][place], study, study.reported_seeds)
                     best = best if best.complete else None
                 found.append(Chosen(entry.label, entry.model, dataset, tuple(tried), best))
     return found
@@ -117,7 +117,8 @@ def _tried(trials: Sequence[TrialResult], study: Study, needed: Sequence[int]) -
     ordered = tuple(by_seed[s] for s in study.seeds if s in by_seed and (s in needed or s in bad))
     left = [f"seed {seed} not finished" for seed in needed if seed not in by_seed or by_seed[seed].status == "open"]
     why = ", ".join([bad[t.seed] for t in ordered if t.seed in bad] + left)
-    return Tried(ordered[0].point if ordered else trials[0].point, ordered, why, bool(left), len(study.search_seeds))
+    n_search = None if study.search.no_test else len(study.search_seeds)
+    return Tried(ordered[0].point if ordered else trials[0].point, ordered, why, bool(left), n_search)
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:

@@ -78,7 +78,7 @@ def _improvement(text: str) -> str:
 
 def _caption(content: Content) -> str:
     study, comparisons = content.study, content.comparisons
-    n = len(study.seeds)
+    n = len(study.reported_seeds)
     over = f"mean and standard deviation over {n} seeds" if n > 1 else "one seed"
     text = f"{results_of(content)}, {over}. The best is bold, the second underlined."
     if comparisons.runner_up:

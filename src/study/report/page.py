@@ -63,4 +63,5 @@ def _by_seeds(study: Study) -> str:
     if study.search.seeds is None:
         return ""
     words = ", ".join(map(str, study.search_seeds))
-    return f" by seed {words} alone" if study.search.seeds == 1 else f" by seeds {words} alone"
+    alone = f" by seed {words} alone" if study.search.seeds == 1 else f" by seeds {words} alone"
+    return f"{alone} without a test score" if study.search.no_test else alone

@@ -97,8 +97,8 @@ def main_table(content: Content, dataset: str) -> Table:
     metric = next((one.best.trials[0].metrics["valid_metric"] for one in mine if one.best), "")
     header = ("entry", f"validation {metric_name(metric)}".strip(), *(metric_name(m) for m in metrics))
     caption = (
-        f"{results_of(content)} on {dataset}, mean ± standard deviation over {len(study.seeds)} seeds, each entry at the "
-        "setting that the mean validation score picked."
+        f"{results_of(content)} on {dataset}, mean ± standard deviation over {len(study.reported_seeds)} seeds, each entry "
+        "at the setting that the mean validation score picked."
     )
     if foot:
         caption += (
