@@ -79,9 +79,15 @@ class Chosen:
         """Whether points are still to be run, so that another may yet be picked."""
         return any(point.open for point in self.tried)
 
+    @property
+    def trials(self) -> list[TrialResult]:
+        """All trials: those that searched, and those of the point that was picked."""
+        points = self.tried if self.best is None or self.best in self.tried else (*self.tried, self.best)
+        return [trial for point in points for trial in point.trials]
+
     def count(self, status: str) -> int:
         """Trials with a status."""
-        return sum(trial.status == status for point in self.tried for trial in point.trials)
+        return sum(trial.status == status for trial in self.trials)
 
 
 def select(study: Study, results: Iterable[TrialResult]) -> list[Chosen]:
@@ -104,7 +110,9 @@ def select(study: Study, results: Iterable[TrialResult]) -> list[Chosen]:
                 best = None
                 if complete:
                     place = max(complete, key=lambda place: tried[place].score())
-                    tried[place] = best = _tried([*points.values()][place], study, study.reported_seeds)
+                    best = _tried([*points.values()][place], study, study.reported_seeds)
+                    if not study.search.no_test:
+                        tried[place] = best
                     best = best if best.complete else None
                 found.append(Chosen(entry.label, entry.model, dataset, tuple(tried), best))
     return found

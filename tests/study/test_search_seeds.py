@@ -144,7 +144,7 @@ def test_a_study_whose_best_loses_a_seed_goes_on_with_the_next(tmp_path):
     ("seeds", "says"),
     [
         (0, "search: seeds: expected an integer or null of at least 1, got 0"),
-        (True, "search: seeds: expected an integer of at least 1 or null, got True"),
+        (True, "search: seeds: expected an integer or null of at least 1, got True"),
         (4, "search: seeds: expected at most 3, as many as the study has, got 4"),
     ],
 )

@@ -50,7 +50,7 @@ def to_html(content: Content, drawn: Mapping[str, bytes]) -> str:
 def scope(content: Content) -> str:
     """What the study ran, in a line."""
     study = content.study
-    trials = sum(len(point.trials) for one in content.chosen for point in one.tried)
+    trials = sum(len(one.trials) for one in content.chosen)
     done = sum(one.count("finished") for one in content.chosen)
     return (
         f"{len(study.entries)} entries, data sets {', '.join(study.datasets)}, seeds "

@@ -147,9 +147,9 @@ def settings_table(chosen: Iterable[Chosen]) -> Table:
     """What was tried and picked: the budget of each entry."""
     rows = []
     for one in chosen:
-        trials = sum(len(point.trials) for point in one.tried)
+        trials = len(one.trials)
         picked = describe(one.best.point) if one.best else "none yet" if one.preliminary else "none"
-        seconds = sum(t.metrics.get("seconds") or 0.0 for point in one.tried for t in point.trials)
+        seconds = sum(trial.metrics.get("seconds") or 0.0 for trial in one.trials)
         counts = [len(one.tried), sum(point.complete for point in one.tried), trials]
         counts += [one.count(status) for status in ("finished", "diverged", "failed", "open")]
         rows.append(
