@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +134,8 @@ def run(model: str, dataset: str, *, quiet: bool = True, **settings: Any) -> Res
     """Trains one model on one data set, evaluates it, and writes a run folder.
 
     Args:
-        model: a name, as "LightGCN", or a path to a model file of your own or written for MMRec, as "models/mine.py".
+        model: a name, as "LightGCN", or a path to a model file of your own or written for MMRec, as "models/mine.py"
+            or "models/mine.py:ClassName".
         dataset: a name; see `Dataset.read`.
         quiet: show no progress bar.
         settings: keys of the harness and of the model, as on the command line: epochs=50, learning_rate=1e-3,
@@ -155,7 +157,7 @@ def run(model: str, dataset: str, *, quiet: bool = True, **settings: Any) -> Res
     from utils.progress import ProgressBar
     from utils.runs.run_folder import RunFolder
 
-    plugin = read_model_file(Path(model)) if model.endswith(".py") else None
+    plugin = read_model_file(Path(model)) if re.search(r"\.py(:\w+)?$", model) else None
     name = plugin.name if plugin else model_name(model)
     files = [Path(path) for path in settings.pop("config", [])]
     best = bool(settings.pop("best", False))

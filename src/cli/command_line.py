@@ -28,6 +28,7 @@ COMMANDS = {
     "content": "list, verify or compact the raw content of a data set",
     "generate_raw": "generate raw files in published layouts",
     "convert_user_graph": "convert MMRec's pickled user graph",
+    "check_plugin": "try a model file on a tiny data set",
 }
 
 

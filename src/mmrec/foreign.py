@@ -1,4 +1,4 @@
-"""What a model file written for MMRec finds here: its base class, its settings and its training data.
+"""The base class that a model file written for MMRec finds here.
 
 `from common.abstract_recommender import GeneralRecommender` in such a file gives the class of this module; see
 docs/plugins.md for what it may rely on.
@@ -6,171 +6,63 @@ docs/plugins.md for what it may rely on.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import os
+import re
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.abstract_recommender import Loss
+from mmrec import running, state
+from mmrec.config import ForeignConfig, is_set
+from mmrec.loader import TrainingData
+from mmrec.model_file import ModelFile
+from mmrec.tree import Tree
 from utils.config.configuration import Config
 from utils.data.dataset import Dataset
 from utils.errors import UserError
-from utils.files import make_folder
-from utils.paths import default_cache_path
-from utils.runs.run_folder import identity
 
-# Values that MMRec's own files give to keys that the harness here does not have.
-MMREC_VALUES: dict[str, Any] = {
-    "NEG_PREFIX": "neg_",
-    "TIME_FIELD": "timestamp",
-    "is_multimodal_model": True,
-    "use_neg_sampling": True,
-    "use_full_sampling": False,
-    "use_raw_features": False,
-    "end2end": False,
-    "req_training": True,
-    "user_graph_dict_file": "user_graph_dict.npy",
-    "item_graph_dict_file": "item_graph_dict.npy",
-}
-# What newer libraries warn of in ways to build a graph that such files are full of.
-OUTDATED = (r"torch\.sparse\.SparseTensor\(", "Sparse invariant checks", "The given NumPy array is not writable")
-DERIVED_FILES = (".pt", ".pth")  # graphs that model files make and keep beside the data
+# Names of feature matrices by family: MMRec's, its offspring's with sound, and MRLib's.
+ALWAYS = {"v_feat": "visual", "t_feat": "textual"}
+IF_MENTIONED = {"a_feat": "acoustic", "visual_feat": "visual", "textual_feat": "textual", "audio_feat": "acoustic"}
+NONE_IF_ABSENT = ("v_feat", "t_feat", "a_feat")
+ALL_TOGETHER = "item_feat"
+STREAM = "batches of its own loader"  # in the extra state; no attribute has such a name
 
 
-class ForeignConfig(Mapping[str, Any]):
-    """The settings of a run as MMRec gives them to a model: `config[key]` is None for a key that nobody sets.
+def _in_run(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A method that the training loop calls, in the working folder of the run, with the epoch's number if it wants it."""
 
-    `device` is a torch.device; `data_path`, which such files join with the data set's name, ends with a slash and is a
-    folder of links to the user's files, so that what a model writes there does not land among them.
-    """
+    @functools.wraps(method)
+    def called(self: ForeignRecommender, *arguments: Any, **options: Any) -> Any:
+        if name in self.epoch_in and len(arguments) == (0 if name.endswith("processing") else 1) and not options:
+            arguments = (*arguments, max(self.epochs_begun - (name != "pre_epoch_processing"), 0))
+        if name == "pre_epoch_processing" and self.epoch_in and not running.is_inside():
+            self.epochs_begun += 1
+        with running.inside():
+            result = method(self, *arguments, **options)
+        return _loss(result, self.device) if name == "calculate_loss" else result
 
-    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
-        self._config, self._dataset = config, dataset
-        files = config["modalities"] or dataset.feature_files
-        self._values: dict[str, Any] = {
-            "device": device,
-            "use_gpu": device.type == "cuda",
-            "gpu_id": device.index or 0,
-            "inter_file_name": config["inter_file_name"] or f"{config.dataset}.inter",
-            "vision_feature_file": files.get("visual", "image_feat.npy"),
-            "text_feature_file": files.get("textual", "text_feat.npy"),
-        }
-
-    def __getitem__(self, key: str) -> Any:
-        if key == "data_path" and key not in self._values:
-            self._values[key] = f"{linked_data(self._config, self._dataset)}/"
-        if key in self._values:
-            return self._values[key]
-        value = self._config[key]
-        return MMREC_VALUES.get(key) if value is None else value
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._values[key] = value
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._values or key in self._config or key in MMREC_VALUES
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self._config, *self._values, *MMREC_VALUES]))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
+    return called
 
 
-def linked_data(config: Config, dataset: Dataset) -> Path:
-    """A folder DATASET/ of links to the user's files, within one for this model file, these settings and these data.
-
-    Graphs that were derived by others (.pt) are not linked: nothing says what they were made from.
-    """
-    made_of = json.dumps([identity(config), config.model, dataset.fingerprint], sort_keys=True)
-    cache = dataset.cache.folder if dataset.cache else default_cache_path()
-    parent = cache / "plugins" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
-    make_folder(parent / config.dataset)
-    source = Path(config["data_path"]) / config.dataset
-    for file in sorted(source.iterdir()) if source.is_dir() else ():
-        link = parent / config.dataset / file.name
-        if file.suffix in DERIVED_FILES or link.exists():
-            continue
-        link.unlink(missing_ok=True)  # a link to what has moved
-        try:
-            link.symlink_to(file.absolute())
-        except FileExistsError:
-            continue  # another process was here first
-        except OSError:  # a file system without links
-            if file.is_file():
-                shutil.copyfile(file, link)
-    return parent
-
-
-class TrainingData:
-    """The training split under the names of MMRec's training loader and, as `dataset`, of its data set."""
-
-    def __init__(self, config: ForeignConfig, dataset: Dataset) -> None:
-        self.config, self._dataset = config, dataset
-        self.dataset_name = dataset.name
-        self.uid_field, self.iid_field = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
-        self.user_num, self.item_num = dataset.n_users, dataset.n_items
-        self.batch_size = config["train_batch_size"]
-
-    @property
-    def dataset(self) -> TrainingData:
-        """Itself."""
-        return self
-
-    @cached_property
-    def df(self) -> pd.DataFrame:
-        """The training interactions, a row each, with the columns of users and items."""
-        train = self._dataset.train
-        return pd.DataFrame({self.uid_field: train.users, self.iid_field: train.items})
-
-    @cached_property
-    def all_items(self) -> list[int]:
-        """The items of the training split."""
-        return np.unique(self._dataset.train.items).tolist()
-
-    @cached_property
-    def all_uids(self) -> NDArray[np.int64]:
-        """The users of the training split."""
-        return np.unique(self._dataset.train.users)
-
-    @cached_property
-    def history_items_per_u(self) -> dict[int, set[int]]:
-        """User to the set of the user's training items."""
-        history: dict[int, set[int]] = {}
-        train = self._dataset.train
-        for user, item in zip(train.users.tolist(), train.items.tolist(), strict=True):
-            history.setdefault(user, set()).add(item)
-        return history
-
-    def get_user_num(self) -> int:
-        """Number of users U."""
-        return self.user_num
-
-    def get_item_num(self) -> int:
-        """Number of items I."""
-        return self.item_num
-
-    def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
-        """The 0/1 training matrix [U, I], float32, as a scipy matrix in `form` coo or csr."""
-        return self._dataset.inter_matrix(form, value_field)
-
-    def __len__(self) -> int:
-        return len(self._dataset.train)
+def _loss(result: Any, device: torch.device) -> Any:
+    """A tuple of terms whose plain numbers, as 0.0 for a term that is off, are tensors too."""
+    if type(result) is not tuple:
+        return result
+    return tuple(torch.tensor(float(t), device=device) if isinstance(t, int | float) else t for t in result)
 
 
 class ForeignRecommender(nn.Module):
-    """MMRec's base class: sizes, `v_feat` [I, F] and `t_feat` [I, F] (or None), `device` and `batch_size` as attributes.
+    """MMRec's base class: sizes, features [I, F] by the names that the file uses, `device` and `batch_size` as attributes.
 
     A class derived from it implements `__init__`, `calculate_loss` and `full_sort_predict`. Attributes that are plain
     tensors, numbers or lists of these and change after the model is built are part of its state dict: such files score
@@ -181,8 +73,18 @@ class ForeignRecommender(nn.Module):
     """
 
     needs_features: ClassVar[bool] = False  # set for each file as it is loaded
+    file: ClassVar[ModelFile | None] = None  # likewise
+    epoch_in: ClassVar[tuple[str, ...]] = ()  # methods that want the number of the epoch
     keeps_zero_gradients: ClassVar[bool] = False
     whole_batches: ClassVar[bool] = True
+    epochs_begun: int = 0
+    _training_data: TrainingData
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("calculate_loss", "full_sort_predict", "pre_epoch_processing", "post_epoch_processing"):
+            if callable(method := vars(cls).get(name)):
+                setattr(cls, name, _in_run(method, name))
 
     def __init__(self, config: Mapping[str, Any], dataset: Any) -> None:
         super().__init__()
@@ -195,26 +97,29 @@ class ForeignRecommender(nn.Module):
         self.batch_size = config["train_batch_size"]
         self.device = config["device"]
         self.needs_negatives, self.needs_training = bool(config["use_neg_sampling"]), bool(config["req_training"])
-        self.v_feat: Any = None
-        self.t_feat: Any = None
-        if self.needs_features and config["is_multimodal_model"]:
-            self.v_feat = self._features(dataset, "visual")
-            self.t_feat = self._features(dataset, "textual")
-
-    def _features(self, dataset: TrainingData, modality: str) -> Tensor | None:
-        matrix = dataset._dataset.features.get(modality)
-        # A copy: files make parameters of it, and runs share the data set.
-        return None if matrix is None else torch.tensor(matrix, device=self.device)
+        object.__setattr__(self, "_training_data", dataset)
+        read = self.needs_features and config["is_multimodal_model"]
+        for name, matrix in feature_attributes(type(self).file, dataset._dataset, bool(read)).items():
+            if not hasattr(type(self), name):
+                # A copy: files make parameters of it, and runs share the data set.
+                setattr(self, name, None if matrix is None else torch.tensor(matrix, device=self.device))
 
     @classmethod
     def build(cls, config: Config, dataset: Dataset, device: torch.device) -> ForeignRecommender:
         """The model on its device, from what MMRec would give it."""
-        given = ForeignConfig(config, dataset, device)
-        with warnings.catch_warnings():
-            for message in OUTDATED:
-                warnings.filterwarnings("ignore", message=message, category=UserWarning)
-            model = cls(given, TrainingData(given, dataset)).to(device)
-        object.__setattr__(model, "_built_with", {place: _parts(value) for place, value in model._attributes()})
+        run = running.begin(config, dataset, device, cls.needs_features)
+        given = ForeignConfig(run)
+        try:
+            with running.inside():
+                model = cls(given, TrainingData(given, dataset)).to(device)
+        except BaseException as error:
+            running.end(run.folder, os.getpid())
+            if isinstance(error, Exception) and (unset := unset_keys(config, cls.file)):
+                error.unset_keys = unset  # type: ignore[attr-defined]
+            raise
+        object.__setattr__(model, "_unset_keys", unset_keys(config, cls.file))
+        object.__setattr__(model, "_built_with", {p: state.fingerprint(v) for p, v in model._attributes()})
+        weakref.finalize(model, running.end, run.folder, os.getpid())
         return model
 
     @classmethod
@@ -223,21 +128,41 @@ class ForeignRecommender(nn.Module):
         return {}
 
     @classmethod
-    def notes_on(cls, config: Mapping[str, Any], dataset: Dataset) -> list[str]:
-        """Which features of the data set such a file does not see."""
-        left_out = [name for name in dataset.features if name not in ("visual", "textual")]
-        absent = [name for name in ("visual", "textual") if name not in dataset.features]
-        if not cls.needs_features or not (left_out or absent):
-            return []
-        attributes = {"visual": "v_feat", "textual": "t_feat"}
-        said = [f"{attributes[name]} is None" for name in absent] + [f"{name} is left out" for name in left_out]
-        return [
-            f"{cls.__name__} on {dataset.name}: files written for MMRec know visual (v_feat) and textual (t_feat) features: "
-            f"{', '.join(said)}; --modalities '{{visual: A.npy, textual: B.npy}}' says otherwise"
-        ]
+    def notes_on(cls, config: Config, dataset: Dataset) -> list[str]:
+        """What the file asks for and does not get, a line each."""
+        notes = []
+        if unset := unset_keys(config, cls.file):
+            notes.append(
+                f"{cls.__name__} reads {', '.join(unset)}, which no file sets, and gets None: "
+                f"set them with {' '.join(f'--{key} VALUE' for key in unset)} or in {cls.__name__}.yaml"
+            )
+        if calls := trainer_calls(cls):
+            notes.append(
+                f"{cls.__name__}: the trainer of its own tree also uses {', '.join(calls)}; the one here does not"
+            )
+        return notes + _feature_notes(cls, dataset)
+
+    def set_elsewhere(self, name: str) -> str:
+        """A remark on an attribute that the model lacks, if it is its tree's trainer that would set it."""
+        where = _in_trainer(type(self), rf"\bmodel\.{name}\s*=[^=]")
+        if where:
+            return (
+                f" (its own trainer, {where}, sets it: the model needs that trainer, which a plugin does not come with)"
+            )
+        family = {"audio_feat": "acoustic", "visual_feat": "visual", "textual_feat": "textual"}
+        if name in family or name.endswith("_feat"):
+            return f" (the data set has no {family.get(name, name.removesuffix('_feat'))} features; see --modalities)"
+        return ""
+
+    @property
+    def unset_keys(self) -> tuple[str, ...]:
+        """Keys that the file reads and nobody sets."""
+        return self.__dict__.get("_unset_keys", ())
 
     def pre_epoch_processing(self) -> Any:
         """Called before each epoch."""
+        if self.epoch_in and not running.is_inside():
+            self.epochs_begun += 1
 
     def post_epoch_processing(self) -> Any:
         """Called after each epoch."""
@@ -249,6 +174,9 @@ class ForeignRecommender(nn.Module):
     def full_sort_predict(self, interaction: Sequence[Tensor]) -> Tensor:
         """Scores of all items [B, I] for the users interaction[0] [B]."""
         raise UserError(f"{type(self).__name__} has no full_sort_predict")
+
+    def evaluation_choices(self) -> dict[str, list[float]]:
+        return {}
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """None are known."""
@@ -287,21 +215,29 @@ class ForeignRecommender(nn.Module):
         before = self.__dict__.get("_built_with")
         if before is None:  # part of another model
             return {}
-        return {
-            place: _detached(value)
+        kept = {
+            place: state.packed(value)
             for place, value in self._attributes()
-            if (place not in before or not _same(before[place], _parts(value))) and _is_plain(value)
+            if (place not in before or not state.same(before[place], state.fingerprint(value)))
+            and state.can_keep(value)
         }
+        stream = self._training_data.stream
+        return kept if stream is None else {**kept, STREAM: stream}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, saved: dict[str, Any]) -> None:
         """Puts back what `get_extra_state` gave; what was as built then becomes so again."""
+        saved = dict(saved)
+        if (stream := saved.pop(STREAM, None)) is not None:
+            self._training_data.stream = stream
         before = self.__dict__.get("_built_with", {})
         for place, value in list(self._attributes()):
-            if place in before and place not in state and _is_plain(value) and not _same(before[place], _parts(value)):
+            changed = place in before and not state.same(before[place], state.fingerprint(value))
+            if changed and place not in saved and state.can_keep(value):
                 self._put(place, before[place][0])
         now = dict(self._attributes())
-        for place, value in state.items():
-            self._put(place, _on_device(value, getattr(now.get(place), "device", self.device)))
+        for place, value in saved.items():
+            device = getattr(now.get(place), "device", self.device)
+            self._put(place, state.unpacked(value, device, now.get(place)))
 
     def _put(self, place: str, value: Any) -> None:
         module, _, name = place.rpartition(".")
@@ -311,53 +247,94 @@ class ForeignRecommender(nn.Module):
         for place in state_dict.get("_extra_state", {}):  # a result in a parameter's place
             if place in self._parameters:
                 del self._parameters[place]
+        there = self.state_dict()
+        for place in [place for place in state_dict if place not in there]:  # a parameter under a second name
+            module, _, name = place.rpartition(".")
+            self.get_submodule(module).register_parameter(name, nn.Parameter(state_dict[place].to(self.device)))
         return super().load_state_dict(state_dict, *arguments, **options)
 
 
 GeneralRecommender = AbstractRecommender = ForeignRecommender  # the names that files import
 
-_OF_MODULES = {*vars(nn.Module()), "_built_with"}
+_OF_MODULES = {*vars(nn.Module()), "_built_with", "_training_data", "_unset_keys"}
 
 
-def _parts(value: Any) -> tuple[Any, ...]:
-    """The value, then what tells whether it is still the same: a tensor's version, the entries of a list or dict."""
-    if isinstance(value, Tensor):
-        return value, value._version
-    if isinstance(value, list | tuple):
-        return value, *value
-    if isinstance(value, dict):
-        return value, *value, *value.values()
-    return (value,)
+def feature_attributes(file: ModelFile | None, dataset: Dataset, read: bool) -> dict[str, Any]:
+    """The feature matrices by the attributes that a file uses; None for one that is absent, where its family has that."""
+    wanted = dict(ALWAYS)
+    mentioned = file.features if file else ()
+    anything = file is not None and file.any_feature
+    wanted |= {name: m for name, m in IF_MENTIONED.items() if anything or name in mentioned}
+    others = {f"{m}_feat": m for m in dataset.features if m not in ("visual", "textual", "acoustic")}
+    wanted |= {name: m for name, m in others.items() if anything or name in mentioned}
+    features = dataset.features if read else {}
+    found = {name: features.get(m) for name, m in wanted.items() if m in features or name in NONE_IF_ABSENT}
+    if ALL_TOGETHER in mentioned and ALL_TOGETHER not in others:
+        found[ALL_TOGETHER] = np.concatenate(list(features.values()), axis=1) if features else None
+    return found
 
 
-def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
-    return len(before) == len(now) and all(
-        a is b or (type(a) is type(b) and isinstance(a, int | float | str) and a == b)
-        for a, b in zip(before, now, strict=True)
-    )
+def _feature_notes(cls: type[ForeignRecommender], dataset: Dataset) -> list[str]:
+    if not cls.needs_features:
+        return []
+    given = feature_attributes(cls.file, dataset, True)
+    mentioned = cls.file.features if cls.file else ()
+    names = {"v_feat": "visual", "t_feat": "textual", **IF_MENTIONED}
+    shown = [name for name in names if name in mentioned and given.get(name) is None]
+    used = {names.get(name, name.removesuffix("_feat")) for name in mentioned}
+    every = cls.file is not None and (cls.file.any_feature or ALL_TOGETHER in mentioned)
+    left_out = [] if every else [m for m in dataset.features if m not in ("visual", "textual") and m not in used]
+    said = [f"{name} is None" for name in shown] + [f"{name} is left out" for name in left_out]
+    notes = []
+    if said:
+        notes.append(
+            f"{cls.__name__} on {dataset.name}: files written for MMRec know visual (v_feat) and textual (t_feat) "
+            f"features, some acoustic ones (a_feat): {', '.join(said)}; "
+            "--modalities '{visual: A.npy, textual: B.npy}' says otherwise"
+        )
+    if ALL_TOGETHER in mentioned and "item" not in dataset.features:
+        notes.append(f"{cls.__name__}: item_feat is all modalities side by side, as there is no item_feat.npy")
+    return notes
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether it is made of nothing but tensors and what a checkpoint can hold without running code."""
-    if isinstance(value, list | tuple):
-        return type(value) in (list, tuple) and all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return type(value) is dict and all(_is_plain(entry) for pair in value.items() for entry in pair)
-    return value is None or type(value) in (Tensor, bool, int, float, str)
+def unset_keys(config: Config, file: ModelFile | None) -> tuple[str, ...]:
+    """Keys that a file needs and nobody sets."""
+    return tuple(key for key in file.needs if not is_set(config, key)) if file else ()
 
 
-def _detached(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        # A copy, or a slice would be written with all that it is a slice of.
-        return value.detach().clone()
-    if isinstance(value, list | tuple):
-        return type(value)(map(_detached, value))
-    return {key: _detached(entry) for key, entry in value.items()} if isinstance(value, dict) else value
+# The trainer of a file's own tree
 
 
-def _on_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, list | tuple):
-        return type(value)(_on_device(entry, device) for entry in value)
-    return {key: _on_device(entry, device) for key, entry in value.items()} if isinstance(value, dict) else value
+_EVERY_TRAINER = {
+    "calculate_loss", "full_sort_predict", "pre_epoch_processing", "post_epoch_processing", "train", "eval", "parameters",
+    "named_parameters", "state_dict", "load_state_dict", "to", "modules", "zero_grad", "device", "forward",
+}  # fmt: skip
+
+
+def _trainer(cls: type[ForeignRecommender]) -> tuple[str, str]:
+    """The source of the trainer in the tree that a class comes from, and where it is; empty if there is none."""
+    if cls.file is None:
+        return "", ""
+    tree = Tree.of(cls.file.path)
+    path = tree.find("common.trainer")
+    ours = Path(__file__).resolve().parent.parent
+    if path is None or not path.is_file() or tree.root == ours:
+        return "", ""
+    return path.read_text(encoding="utf-8", errors="replace"), path.relative_to(tree.root).as_posix()
+
+
+def trainer_calls(cls: type[ForeignRecommender]) -> list[str]:
+    """Methods of the model's own that the trainer of its tree calls and the one here does not."""
+    used = set(re.findall(r"\bmodel\.(\w+)\s*\(", _trainer(cls)[0]))
+    own = {name for base in cls.__mro__ if "__plugin__" in _globals(base) for name in vars(base)}
+    return sorted((used & own) - _EVERY_TRAINER)
+
+
+def _globals(base: type) -> dict[str, Any]:
+    return vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
+
+
+def _in_trainer(cls: type[ForeignRecommender], pattern: str) -> str:
+    text, path = _trainer(cls)
+    found = re.search(pattern, text)
+    return f"{path}, line {text.count(chr(10), 0, found.start()) + 1}" if found else ""

@@ -120,7 +120,10 @@ def plugin_of(content: Mapping[str, Any]) -> ModelFile | None:
         return None
     if not Path(str(path)).is_file():
         raise UserError(f"{path}: the model file of this run is gone")
-    file = read_model_file(Path(str(path)))
+    file = read_model_file(Path(str(path)), name=content["model"])
     if file.sha256 != sha256:
         raise UserError(f"{path}: the model file has changed since this run began")
+    before = content.get("plugin_modules") or {}
+    if changed := sorted(dict(before.items() ^ file.module_hashes.items())):
+        raise UserError(f"{path}: {changed[0]} of the model file's tree has changed since this run began")
     return file

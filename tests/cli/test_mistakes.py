@@ -78,7 +78,7 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
     "data set is a path": (("-m", "BPR", "-d", "../data/toy"), "unknown data set '../data/toy'"),
     "command unknown": (
         ("trian", *TRAIN),
-        r"unknown command 'trian' \(did you mean 'train'\?\); there are train, .*recommend, gen",
+        r"unknown command 'trian' \(did you mean 'train'\?\); there are train, recommend, .*gen",
     ),
     "both missing": (("--epochs", 3), ("--model is missing", "--dataset is missing")),
     "model without a name": (("-m", "-d", "toy"), "--model: a value is missing"),

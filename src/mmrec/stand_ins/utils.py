@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import random
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmrec.stand_ins.torch_scatter import scatter_add
+from utils.errors import UserError
 
 
 def _power(degrees: Tensor, exponent: float) -> Tensor:
@@ -96,3 +100,20 @@ def dict2str(result_dict: Mapping[str, float]) -> str:
 def get_local_time() -> str:
     """Now, as in Jan-31-2026-23-59-59."""
     return datetime.datetime.now().strftime("%b-%d-%Y-%H-%M-%S")
+
+
+def init_seed(seed: int) -> None:
+    """Seeds the streams of Python, NumPy and PyTorch."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (the stream that such files draw from)
+    torch.manual_seed(seed)
+
+
+def get_model(model_name: str) -> Any:
+    """In MMRec the class of a model; here there is one only in a file's own tree."""
+    raise UserError(f"get_model: the model {model_name} is not in the file's own tree")
+
+
+def get_trainer() -> Any:
+    """In MMRec the class of the trainer, which is this project's own here."""
+    raise UserError("get_trainer: a plugin is trained by the loop of this project, it brings no trainer of its own")

@@ -23,13 +23,13 @@ from utils.paths import CONFIGS, default_data_path
 
 
 class Plugin(Protocol):
-    """What settings need to know of a model file from elsewhere: its absolute path, hash, and settings file if any."""
+    """What settings need to know of a model file from elsewhere."""
 
     @property
     def path(self) -> Path: ...
 
-    @property
-    def sha256(self) -> str: ...
+    def entries(self) -> dict[str, Any]:
+        """The keys of a run that say which file it is."""
 
     @property
     def settings_file(self) -> Path | None: ...
@@ -114,7 +114,7 @@ def resolve(request: Request, model_settings: Mapping[str, OwnKeys]) -> tuple[li
             if path.is_file():
                 layers.add(read_yaml(path, name), name)
         if plugin:
-            layers.add({"plugin": str(plugin.path), "plugin_sha256": plugin.sha256}, "--plugin")
+            layers.add(plugin.entries(), "--plugin")
         best = CONFIGS / "best" / dataset / f"{model}.yaml"
         if request.best and best.is_file() and not plugin:
             name = f"best/{dataset}/{model}.yaml"

@@ -157,7 +157,13 @@ def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str
         "status": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "model": config.model,
-        "plugin": {"path": config["plugin"], "sha256": config["plugin_sha256"]} if config["plugin"] else None,
+        "plugin": {
+            "path": config["plugin"],
+            "sha256": config["plugin_sha256"],
+            "modules": config["plugin_modules"] or {},  # of the tree that it lies in, path to SHA-256
+        }
+        if config["plugin"]
+        else None,
         "dataset": config.dataset,
         "identity": identity(config),
         "seed": config["seed"],

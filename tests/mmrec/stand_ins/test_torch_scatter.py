@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmrec.stand_ins.torch_scatter import scatter, scatter_add, scatter_mean, scatter_sum
+from mmrec.stand_ins.torch_scatter import (
+    scatter,
+    scatter_add,
+    scatter_max,
+    scatter_mean,
+    scatter_min,
+    scatter_softmax,
+    scatter_sum,
+)  # fmt: skip
 
 INDEX = [2, 0, 2, 2, 0]
 
@@ -60,8 +68,26 @@ def test_word_picks_the_function():
     src, index = torch.rand(5, 2), torch.tensor(INDEX)
     assert torch.equal(scatter(src, index, dim=0), scatter_add(src, index, dim=0))
     assert torch.equal(scatter(src, index, dim=0, reduce="mean"), scatter_mean(src, index, dim=0))
-    with pytest.raises(ValueError, match="sum, add, mean, got 'max'; pip install torch_scatter"):
-        scatter(src, index, reduce="max")
+    assert torch.equal(scatter(src, index, dim=0, reduce="max"), scatter_max(src, index, dim=0)[0])
+    with pytest.raises(ValueError, match="sum, add, mean, max and min, got 'median'"):
+        scatter(src, index, reduce="median")
+
+
+@pytest.mark.parametrize(("function", "best"), [(scatter_max, max), (scatter_min, min)])
+def test_largest_and_smallest_with_where_they_came_from(function, best):
+    src = torch.tensor([-1.0, -2, -3, -8, -6])
+    values, places = function(src, torch.tensor(INDEX), dim_size=4)
+    for place in range(4):
+        own = [(float(src[n]), n) for n, to in enumerate(INDEX) if to == place]
+        assert (values[place].item(), places[place].item()) == (best(own) if own else (0.0, 5))
+
+
+def test_softmax_sums_to_one_in_each_place():
+    src = torch.randn(5, 2) * 50
+    found = scatter_softmax(src, torch.tensor(INDEX), dim=0)
+    for place in set(INDEX):
+        own = torch.tensor(INDEX) == place
+        torch.testing.assert_close(found[own], torch.softmax(src[own], 0))
 
 
 def test_gradient_goes_through():

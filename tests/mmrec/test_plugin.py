@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
@@ -23,19 +24,20 @@ from cli_tools import (
     run_process,
     trained,
     write_dataset,
-    write_features,
 )
 from helpers import problems_of
 from toys import CPU, N_ITEMS, N_USERS, one_batch, toy_dataset
 
-from mmrec.foreign import ForeignConfig, TrainingData, linked_data
+from mmrec import running
+from mmrec.config import ForeignConfig
+from mmrec.loader import TrainingData
 from mmrec.plugin import load_class, read_model_file
 from runner.quick_start import build_model
 from runner.registry import class_of, model_keys
 from utils.config.request import Request, resolve
 from utils.runs.run_folder import identity, read_torch, write_torch
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parent.parent / "plugins"
 FEW = ("--epochs", "3", "--quiet")
 SHORT = """
 from common.abstract_recommender import GeneralRecommender
@@ -76,6 +78,16 @@ def settings_of(name: str, **overrides):
     request = Request([name], ["demo"], values, first_combination=True, plugins={name: file})
     (config,), _ = resolve(request, {name: model_keys(name, file)})
     return config
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path, monkeypatch):
+    """Folders of models go below the test's own."""
+    monkeypatch.setattr("mmrec.running.default_cache_path", lambda: tmp_path / "default_cache")
+
+
+def foreign_config(name: str, data) -> ForeignConfig:
+    return ForeignConfig(running.begin(settings_of(name), data, CPU))
 
 
 def built(name: str, data=None, **overrides):
@@ -217,7 +229,7 @@ def test_changed_file_is_another_run_and_an_unchanged_one_is_skipped(own, tmp_pa
     (first,) = trained(*words).folders
     assert "finished before" in trained(*words, "--resume").out
     record = json.loads((first / "manifest.json").read_text())["plugin"]
-    assert record == {"path": str(path), "sha256": read_model_file(path).sha256}
+    assert record == {"path": str(path), "sha256": read_model_file(path).sha256, "modules": {}}
     path.write_text(path.read_text() + "# changed\n")
     outcome = trained(*words, "--resume")
     assert "finished before" not in outcome.out
@@ -311,9 +323,11 @@ def test_state_holds_tensors_in_place_lists_and_nothing_that_needs_code(tmp_path
     model.encoder.note = {"a": [torch.ones(3)[:1], (1, "x", None)]}
     model.graph = torch.eye(2).to_sparse()
     model.matrix = sp.eye(2)
+    model.matrix_of_objects = np.array([object()])
+    model.function = print
     write_torch(tmp_path / "x.pt", model.state_dict())
     extra = read_torch(tmp_path / "x.pt")["_extra_state"]
-    assert set(extra) == {"counts", "encoder.note", "graph"}
+    assert set(extra) == {"counts", "encoder.note", "graph", "matrix"}
     assert extra["encoder.note"] == {"a": [torch.ones(1), (1, "x", None)]}
     assert extra["encoder.note"]["a"][0].untyped_storage().nbytes() == 4, "a slice is written alone"
     assert torch.equal(extra["graph"].to_dense(), torch.eye(2))
@@ -324,7 +338,7 @@ def test_state_holds_tensors_in_place_lists_and_nothing_that_needs_code(tmp_path
 
 def test_config_answers_as_mmrec_s_does(tmp_path):
     data = toy_dataset()
-    config = ForeignConfig(settings_of("SELFPAIR"), data, CPU)
+    config = foreign_config("SELFPAIR", data)
     assert config["device"] == torch.device("cpu")
     assert config["no such key"] is None
     assert "no such key" not in config
@@ -338,10 +352,11 @@ def test_config_answers_as_mmrec_s_does(tmp_path):
 
 def test_training_data_answer_as_mmrec_s_loader_does():
     data = toy_dataset()
-    loader = TrainingData(ForeignConfig(settings_of("SELFPAIR"), data, CPU), data)
+    loader = TrainingData(foreign_config("SELFPAIR", data), data)
     users, items = data.train.users, data.train.items
     assert (loader.dataset.get_user_num(), loader.dataset.get_item_num()) == (N_USERS, N_ITEMS)
-    assert len(loader) == len(users)
+    assert len(loader) == -(-len(users) // 2048), "batches, as of MMRec's loader"
+    assert len(loader.dataset) == loader.dataset.inter_num == len(users)
     assert list(loader.dataset.df.columns) == ["userID", "itemID"]
     assert loader.dataset.df.to_numpy().tolist() == np.stack([users, items], axis=1).tolist()
     dense = np.zeros((N_USERS, N_ITEMS))
@@ -397,21 +412,18 @@ def test_what_a_file_writes_beside_the_data_lands_in_the_cache(tmp_path):
     words = ("--plugin", PLUGINS / "contentgraph.py", "-d", "toy", *places(tmp_path), *FEW)
     trained(*words)
     assert contents(tmp_path / "data") == before
-    (written,) = (tmp_path / "cache" / "plugins").glob("*/toy/item_graph_3.pt")
-    stamp = written.stat().st_mtime_ns
-    trained(*words)
-    assert written.stat().st_mtime_ns == stamp, "found there by the next run"
-    write_features(data / "image_feat.npy", seed=9)
-    trained(*words)
-    assert len(list((tmp_path / "cache" / "plugins").glob("*/toy/item_graph_3.pt"))) == 2, "other data, other graph"
+    gc.collect()
+    assert list((tmp_path / "cache" / "plugins").iterdir()) == [], "and goes with the model"
 
 
-def test_other_settings_have_a_folder_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmrec.foreign.default_cache_path", lambda: tmp_path)
-    data = toy_dataset()
-    one, two = (linked_data(settings_of("CONTENTGRAPH", feat_embed_dim=width), data) for width in (8, 9))
-    assert one != two
-    assert one == linked_data(settings_of("CONTENTGRAPH", seed=4), data)
+def test_every_model_has_a_folder_of_its_own_as_long_as_it_lives():
+    one, two = built("CONTENTGRAPH"), built("CONTENTGRAPH")
+    folders = [Path(model._training_data.config["data_path"]) for model in (one, two)]
+    assert folders[0] != folders[1]
+    assert all((folder / "demo" / "item_graph_3.pt").is_file() for folder in folders)
+    del one
+    gc.collect()
+    assert [folder.exists() for folder in folders] == [False, True]
 
 
 def test_scorer_is_asked_for_whole_batches(own, tmp_path):
@@ -499,13 +511,14 @@ def test_class_of_a_run_is_that_of_its_file():
         ("x = 1", "{path}: expected a class with the file's name, short in upper or lower case; it has no class at all"),
         ("class SHORT: pass", "{path}: SHORT is no model: expected a class derived from "
          "common.abstract_recommender.GeneralRecommender"),
-        ("import re\nimport no_such.thing\nclass SHORT: pass",
-         "{path}, line 2: needs the package 'no_such', which is not installed; pip install no_such"),
-        ("import sklearn.nothing\nclass SHORT: pass",
-         "{path}, line 1: needs the package 'sklearn', which is not installed; pip install scikit-learn"),
+        ("import re\nimport no_such.thing\nx = no_such.thing()\nclass SHORT: pass",
+         "{path}, line 3: needs 'no_such.thing' of the package 'no_such', which is not installed; pip install no_such"),
+        ("from skimage import nothing\nclass SHORT(nothing): pass",
+         "{path}, line 2: needs 'skimage.nothing' of the package 'skimage', which is not installed; "
+         "pip install scikit-image"),
         ("from utils.utils import magic\nclass SHORT: pass", "{path}, line 1: cannot import name 'magic'"),
-        ("from common.magic import x\nclass SHORT: pass", "{path}, line 1: No module named 'common.magic'; what of "
-         "MMRec's own modules is offered here is in docs/plugins.md"),
+        ("from common.magic import x\nclass SHORT: pass", "{path}, line 1: No module named 'common.magic', neither here nor "
+         "in the file's own tree"),
         ("1 / 0\nclass SHORT: pass", "{path}, line 1: ZeroDivisionError: division by zero"),
     ],
 )  # fmt: skip
@@ -521,18 +534,30 @@ def test_file_that_is_no_model_is_told_in_one_line(text, told, own, tmp_path):
 @pytest.mark.parametrize(
     ("loss", "scores", "told"),
     [
-        ("return undefined", "pass", "{path}, line 12: NameError: name 'undefined' is not defined"),
+        (
+            "return undefined",
+            "return self.table[interaction[0]]",
+            "{path}, line 12: NameError: name 'undefined' is not defined",
+        ),
         ("return self.table.sum()", "return None + 1", "{path}, line 15: TypeError: "),
         (
             "return self.table.sum()",
             "return self.table[0]",
             "full_sort_predict: expected scores [40, 55], a row per user",
         ),
-        ("return self.table", "pass", "{path}: expected calculate_loss to return a number with a gradient"),
-        ("return [self.table.sum()]", "pass", "{path}: expected calculate_loss to return a number with a gradient"),
+        (
+            "return self.table",
+            "return self.table[interaction[0]]",
+            "{path}: expected calculate_loss to return a number with a gradient",
+        ),
+        (
+            "return [self.table.sum()]",
+            "return self.table[interaction[0]]",
+            "{path}: expected calculate_loss to return a number with a gradient",
+        ),
         (
             "return self.table.detach().sum()",
-            "pass",
+            "return self.table[interaction[0]]",
             "{path}: expected calculate_loss to return a number with a gradient",
         ),
     ],
@@ -545,24 +570,15 @@ def test_what_a_file_does_wrong_in_a_run_is_told_with_its_line(loss, scores, tol
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
-@pytest.mark.parametrize("call", [".cuda()", ".to('cuda')", ".to('cuda:0')"])
-def test_file_that_asks_for_cuda_whatever_the_device(call, own, tmp_path):
-    path = write_plugin(tmp_path, loss=f"return self.table{call}.sum()")
-    outcome = run_here("--plugin", path, "-d", "toy", *own, *FEW)
-    assert outcome.code == 2
-    assert outcome.err.startswith(
-        f"error: {path}, line 12: asks for CUDA whatever the device, and this machine has none"
-    )
-
-
 def test_key_that_nobody_sets_is_none_and_the_error_says_so(own, tmp_path):
     path = Path(shutil.copy(PLUGINS / "graphrank.py", tmp_path))
     outcome = run_here("--plugin", path, "-d", "toy", *own, *FEW)
     assert outcome.code == 2
     assert f"{path}, line " in outcome.err
-    assert "embedding_size" not in outcome.err
-    trained("--plugin", path, "-d", "toy", *own, *FEW, "--embedding_size", 4, "--n_layers", 1, "--lambda", 0.1)
+    named = "no file sets n_layers, lambda, which it reads: set them with --n_layers VALUE --lambda VALUE"
+    assert outcome.err.endswith(f"{named}\n")
+    assert "warning: GRAPHRANK reads n_layers, lambda, which no file sets, and gets None" in outcome.out
+    trained("--plugin", path, "-d", "toy", *own, *FEW, "--n_layers", 1, "--lambda", 0.1)
 
 
 def test_mistakes_of_the_command_line(own, tmp_path):
