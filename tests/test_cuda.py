@@ -15,6 +15,7 @@ from toys import CPU, WIDTHS, make_config, on_double, one_batch, total, toy_data
 
 from common.compiling import compile_dense_methods
 from common.precision import mixed_precision
+from common.scorers import Scorers, ScorerWeights
 from common.trainer import loss_terms, make_optimizer
 from runner.quick_start import build_model, make_evaluator
 from runner.registry import available_models, model_class
@@ -131,6 +132,16 @@ def test_metrics_are_those_of_the_cpu(split):
     assert (results[1].topk == results[0].topk).all(), "equal scores stand in the same order"
 
 
+def test_scorers_add_what_they_add_on_the_cpu():
+    data, found = toy_dataset(), []
+    table = torch.randn(data.n_users, data.n_items, generator=torch.Generator().manual_seed(0))
+    for device in (CPU, CUDA):
+        scorers = Scorers(data, device, ScorerWeights(popularity=0.5, co_occurrence=2.0, co_occurrence_damping=0.3))
+        found.append(scorers.add(table.to(device, copy=True), torch.arange(data.n_users, device=device)).cpu())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found[0], table)
+
+
 @pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("settings", [{}, GTCS["denoised gates"]], ids=["default", "denoised gates"])
@@ -186,9 +197,12 @@ def test_a_run_gives_the_results_of_the_cpu(name, world):
     assert all(tensor.device == CPU for tensor in checkpoint["model"].values()), "to be read where there is no GPU"
 
 
-@pytest.mark.parametrize("name", ["LightGCN", "GTC"])
-def test_a_killed_run_resumes_to_the_same_result(name, world, monkeypatch):
-    how = ("-m", name, "--deterministic", "true")
+OPTIONS = ("--calibration", "--weight_average", "0.9", "--initialization", "spectral")
+
+
+@pytest.mark.parametrize(("name", "options"), [("LightGCN", ()), ("LightGCN", OPTIONS), ("GTC", ())])
+def test_a_killed_run_resumes_to_the_same_result(name, options, world, monkeypatch):
+    how = ("-m", name, "--deterministic", "true", *options)
     whole = run_of(world, "cuda", *how)
     wanted = metrics_of(whole), history(whole)
     shutil.rmtree(world / "runs")

@@ -30,7 +30,7 @@ from utils.errors import UserError
 from utils.files import make_folder, write_bytes, write_csv
 from utils.memory import check_fits
 from utils.progress import ProgressBar
-from utils.runs.run_folder import RunFolder
+from utils.runs.run_folder import RunFolder, identity
 from utils.runs.tracking import writer_class
 
 
@@ -88,6 +88,7 @@ def check_all(
     problems: list[str] = []
     spoken: set[str] = set()
     stale: set[str] = set()
+    built: set[str] = set()
     for config in reversed(configs):  # so that the first run's data set is the one kept
         try:
             device = pick_device(config["device"])
@@ -96,7 +97,8 @@ def check_all(
             dataset = shelf.get(config, class_of(config).needs_features)
             needed = class_of(config).memory_needed(config, dataset) | Scorers.memory_needed(config, dataset)
             check_fits(config.model, needed, device)
-            if config["initialization"] == "spectral":
+            if config["initialization"] == "spectral" and (key := identity(config)) not in built:
+                built.add(key)
                 build_model(config, dataset, device)  # a model without the tables is refused before anything is trained
             if max(config["topk"]) > dataset.n_items:
                 problems.append(
