@@ -28,6 +28,7 @@ BOTH = ("visual", "textual")
 
 SMALL: dict[str, dict[str, Any]] = {
     "DRAGON": {"knn_k": 3},
+    "GIVE": {"knn_k": 3},
     "GTC": {"noise_steps": 20, "denoiser_widths": [12, 10], "knn_k": 3, "n_ui_layers": 2},
     "FREEDOM": {"knn_k": 3},
     "MGCN": {"knn_k": 3},
