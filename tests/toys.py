@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "DGMRec": {"knn_k": 4},
     "DRAGON": {"knn_k": 3},
     "DiffMM": {"denoiser_width": 16},
+    "GIVE": {"knn_k": 3},
     "GTC": {"noise_steps": 20, "denoiser_widths": [12, 10], "knn_k": 3, "n_ui_layers": 2},
     "FREEDOM": {"knn_k": 3},
     "GUME": {"knn_k": 6},

@@ -41,7 +41,7 @@ WITHOUT_TASTE = {"MostPop"}  # ranks alike for every user
 LEARNS_WITH = {"GTC": {"edge_masking": False}}
 # These know a planted pattern untrained, by the graph that carries content to users or, GTC, by the singular vectors of the
 # interactions: they are first taught the opposite.
-KNOWS_UNTRAINED = {"DGMRec", "DiffMM", "GRCN", "GUME", "LGMRec", "MMSSL", "PGL"}
+KNOWS_UNTRAINED = {"DGMRec", "DiffMM", "GIVE", "GRCN", "GUME", "LGMRec", "MMSSL", "PGL"}
 # These know it whatever the tables' sizes, since rows are brought to unit length: their users start turned around.
 STARTS_TURNED = {"DRAGON": "modality_weights", "MENTOR": "modality_weights", "DualGNN": "fusion_weights"}
 # Scores of these are read from id embeddings, which content shapes in training alone.
