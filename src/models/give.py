@@ -22,11 +22,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common.missing import without_fills
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.features import standardized_features
+from common.features import standardized_features, without_fills
 from common.graph import EdgesLeftOut, SparseMatrix, SparseSymmetric
 from common.initial import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce
