@@ -32,7 +32,7 @@ from common.diffusion import Denoiser, LinearSchedule
 from common.features import standardized_features, view_presence, without_fills, without_items
 from common.graph import EdgesLeftOut, SparseMatrix, SparseSymmetric
 from common.host import portable
-from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce, total_correlation
+from common.losses import bpr_loss, half_squared_l2, half_squared_l2_over_batch, info_nce, total_correlation
 from common.neighbours import cosine_graph, largest_co_occurrences, mixed_item_graph, normalize_by_row_sums
 from utils.config.schema import fill, setting
 
@@ -90,6 +90,7 @@ class GTCConfig:
         choices=("product", "each"),
     )
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
+    user_reg_weight: float = setting("weight of half the squared norm of the whole table of users", low=0)
 
 
 @portable
@@ -294,7 +295,9 @@ class GTC(GeneralRecommender):
                 )
             terms["alignment"] = weight * torch.stack(losses).mean()
         users, items = F.embedding(batch[0], self.user_embedding), F.embedding(batch[1:], self.item_embedding)
-        return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(users, *items)}
+        # Of the whole table, not of the batch's rows: the fewer interactions a user has, the more its items speak for it.
+        penalty = options.user_reg_weight * half_squared_l2(self.user_embedding)
+        return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(users, *items) + penalty}
 
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = self.represent(self.graph)[0].split([self.n_users, self.n_items])

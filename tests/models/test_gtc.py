@@ -199,10 +199,11 @@ def values(terms):
 
 
 def penalty(model, batch):
-    """reg_weight times half the squares of the batch's rows, over its length."""
+    """Half the squares of the batch's rows, over its length, and of all users, each with its weight."""
     users, items = rows_of(model.user_embedding), rows_of(model.item_embedding)
     tables = [[users[u] for u in batch[0].tolist()], *([items[i] for i in ids.tolist()] for ids in batch[1:])]
-    return model.options.reg_weight * naive.half_squared_l2_over_batch(*tables)
+    of_batch = model.options.reg_weight * naive.half_squared_l2_over_batch(*tables)
+    return of_batch + model.options.user_reg_weight * naive.sum_of_squares(users) / 2
 
 
 def double_model(data, **options):
