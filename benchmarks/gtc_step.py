@@ -2,7 +2,7 @@
 
     python benchmarks/gtc_step.py [--rounds 30] [--device cuda] [--memory | --faster | --profile | --start SIZE ...]
 
-Generated data of Baby's size, batch 2048, 4096 visual and 384 textual features, 600 noise steps. Steps of both models
+Generated data of Baby's size, batch 2048, 4096 visual and 384 textual features. Steps of both models
 take turns. With --faster: GTC alone, with `amp` and `compile`. With --memory: peak memory of GTC steps with once, twice
 and four times the items, each in its own process. With --profile: the share of each kind of operation in GTC's step,
 and the bytes per second of its sparse products beside those of a sum of two long vectors, taking turns. With --start:
@@ -33,7 +33,7 @@ from utils.data.dataset import Dataset
 from utils.data.synthetic_spec import SIZES
 
 CPU = torch.device("cpu")
-DENOISED = {"denoising": "after", "generated_in": "gates"}
+PAPER = {"content": "projected", "prediction": "noise", "noise_steps": 600, "denoiser_widths": [128, 256], "knn_k": 0}
 
 
 def stepper(name: str, dataset: Dataset, device: torch.device = CPU, **overrides: object) -> Callable[[Tensor], None]:
@@ -62,18 +62,20 @@ def compare(rounds: int, device: torch.device, faster: bool) -> None:
     dataset = synthetic(vars(SIZES["baby"]), features=True)
     batches = list(TrainLoader(dataset, 2048, 1, device).epoch())
     if faster:
-        settings: dict[str, dict[str, object]] = {"default": {}, "denoised": DENOISED}
+        settings: dict[str, dict[str, object]] = {"default": {}, "text": PAPER}
         ways = [{"amp": amp, "compile": compiled} for compiled in (False, True) for amp in (False, True)]
         steps = {
-            f"GTC, {name}, {way}": stepper("GTC", dataset, device, noise_steps=600, **own, **way)
+            f"GTC, {name}, {way}": stepper("GTC", dataset, device, **own, **way)
             for name, own in settings.items()
             for way in ways
         }
     else:
         steps = {
             "LightGCN": stepper("LightGCN", dataset, device),
-            "GTC": stepper("GTC", dataset, device, noise_steps=600),
-            "GTC, feature_rank 0": stepper("GTC", dataset, device, noise_steps=600, feature_rank=0),
+            "GTC": stepper("GTC", dataset, device),
+            "GTC, no denoising": stepper("GTC", dataset, device, denoising="off"),
+            "GTC, no alignment": stepper("GTC", dataset, device, alignment="off"),
+            "GTC, the text's network": stepper("GTC", dataset, device, **PAPER),
         }
     turn = iter(range(10**9))
     tasks = {name: (lambda step=step: step(batches[next(turn) % (len(batches) - 1)])) for name, step in steps.items()}
@@ -112,7 +114,7 @@ def bandwidth(dataset: Dataset, rounds: int) -> None:
     each entry of the sparse matrix in its column, what is read without a cache.
     """
     model: Any = build_model(config_for("GTC", "demo"), dataset, CPU)
-    width, n_views = model.embedding_size, len(model.views)
+    width, n_views = model.embedding_size, len(model.modalities)
     graph, item_graph = model.graph, next(iter(model.item_graphs.values()))
     nodes, items = torch.randn(model.n_users + model.n_items, width), torch.randn(model.n_items, width)
     views = torch.randn(model.n_items, n_views * width)
@@ -180,7 +182,7 @@ def memory(factor: int) -> None:
     dataset = synthetic(vars(spec), features=True)
     batches = list(TrainLoader(dataset, 2048, 1, CPU).epoch())[:5]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = stepper("GTC", dataset, noise_steps=600)
+    step = stepper("GTC", dataset)
     for batch in batches:
         step(batch)
     added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

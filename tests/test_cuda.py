@@ -28,14 +28,10 @@ CUDA = torch.device("cuda:0")
 MODELS = list(available_models())
 TRAINED = [name for name in MODELS if model_class(name).needs_training]
 GTCS: dict[str, dict[str, Any]] = {
-    "as the paper": {
-        "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "user_embedding": True,
-        "aligned_views": "modalities", "leave_out": False, "content_share": 0.0, "spectral_scale": 0.0,
-    },
-    "denoised gates": {"denoising": "after", "generated_in": "gates"},
-    "denoised before": {"denoising": "before", "generation": "ddim", "generation_steps": 3},
-    "final graphs": {"final_item_k": 3, "final_user_k": 3},
-    "all orders": {"aligned_views": "modalities", "tc_order": 0.2},
+    "text": {"content": "projected", "prediction": "noise", "fusion": "product", "critic": "product", "generation_steps": 0},
+    "denoised items": {"denoising": "items", "edge_masking": False},
+    "pairwise, user graph": {"alignment": "pairwise", "user_k": 3},
+    "released": {"backbone": "released", "denoising": "items", "prediction": "noise", "user_k": 3, "critic": "product"},
 }  # fmt: skip
 CASES = [(name, {}) for name in MODELS] + [("GTC", settings) for settings in GTCS.values()]
 NAMES = [*MODELS, *(f"GTC {name}" for name in GTCS)]

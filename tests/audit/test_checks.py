@@ -14,8 +14,9 @@ from cli_tools import run_here
 from helpers import problems_of
 
 from audit.check import Check
-from audit.checks import CERTAIN, SURE, Audit, audit, table
+from audit.checks import Audit, audit, table
 from audit.feature_alignment import Exchange, alignments, encodings
+from audit.feature_checks import CERTAIN, SURE
 from utils.config.request import Request, resolve
 from utils.data.dataset import Split
 from utils.data.synthetic import generate, write

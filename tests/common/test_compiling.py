@@ -11,11 +11,10 @@ from common.compiling import compile_dense_methods
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch's own making
 
-DENOISED = {"denoising": "after", "generated_in": "all", "content": "projected", "fusion": "gate"}
 CASES = {
     "default": ("GTC", {}),
-    "denoised": ("GTC", DENOISED | {"aligned_views": "modalities"}),
-    "denoised with product": ("GTC", {"denoising": "before", "fusion": "concat"}),
+    "text": ("GTC", {"content": "projected", "prediction": "noise", "fusion": "product", "critic": "product"}),
+    "denoised items": ("GTC", {"denoising": "items"}),
     "DRAGON": ("DRAGON", {}),
     "DualGNN": ("DualGNN", {}),
 }

@@ -122,7 +122,7 @@ def test_the_moving_average_takes_in_whole_mirror_steps_only(tmp_path):
         average = own * average + (1 - own) * theta
     assert trainer.average is not None
     assert trainer.average.steps == STEPS
-    (kept,) = trainer.average.averages
+    (kept,) = trainer.average.averaged.parameters()
     assert kept[0].item() == pytest.approx(average, rel=1e-5)
 
 

@@ -5,7 +5,9 @@ from helpers import problems_of
 
 from runner.registry import available_models, model_class
 from utils.config.best import Published, published
-from utils.config.configuration import Config, Request, read_yaml, resolve
+from utils.config.configuration import Config
+from utils.config.request import Request, resolve
+from utils.config.yaml_files import read_yaml
 from utils.paths import CONFIGS
 
 FILES = sorted((CONFIGS / "best").glob("*/*.yaml"))
