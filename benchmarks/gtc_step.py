@@ -169,8 +169,8 @@ def start(size: str) -> None:
 
     vars(dataset)["derived"] = timed
     begin = perf_counter()
-    model: Any = build_model(config_for("GTC", "demo"), dataset, CPU)
-    print(f"{size}: {perf_counter() - begin:.1f} s until the first step, content share {model.content_share}, "
+    build_model(config_for("GTC", "demo"), dataset, CPU)
+    print(f"{size}: {perf_counter() - begin:.1f} s until the first step, "
           f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")  # fmt: skip
     for name, seconds in taken.items():
         print(f"  {name}: {seconds:.1f} s", flush=True)
