@@ -151,13 +151,3 @@ def unit_mean_square(table: NDArray[np.floating]) -> NDArray[np.float32]:
     """`table` over the root of its mean square; zeros as they are."""
     mean_square = np.mean(np.square(table)) if table.size else 0
     return np.ascontiguousarray(table / np.sqrt(mean_square) if mean_square else table, dtype=np.float32)
-
-
-FOLDS = 5  # one over the share of the training interactions that are predicted from the others
-SPLITS = 2  # different ones, taken together
-RANK = 32  # of the preferences they are predicted by
-MOST_OF_A_USER = 5  # held-out interactions that count, in the mean
-PRIOR_SHARE, PRIOR_EVIDENCE = (
-    0.3,
-    10.0,
-)  # what holds without evidence, and the evidence (nats) that outweighs it by half

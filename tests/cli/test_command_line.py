@@ -118,9 +118,9 @@ def test_help_mentions_every_key_of_the_harness_and_of_the_named_model():
 
 
 def test_help_shows_defaults_and_ranges():
-    out = run_here("--help", "-m", "GTC").out
-    assert re.search(r"--noise_steps N +length T .*; an integer of at least 1\s+\[600\]", out)
-    assert re.search(r"--protocol PROTOCOL(.|\n)*?out of mmrec,\s+strict\s+\['mmrec'\]", out)
+    out = " ".join(run_here("--help", "-m", "GTC").out.split())  # where lines break depends on the terminal
+    assert "--noise_steps N length T of the diffusion; an integer of at least 1 [10]" in out
+    assert "a word out of mmrec, strict ['mmrec']" in out
 
 
 @pytest.mark.parametrize("command", ["recommend", "generate"])

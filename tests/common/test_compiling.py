@@ -67,7 +67,7 @@ def test_compiled_training_computes_the_same_with_one_graph_for_all_sizes(case, 
 
 def test_a_run_is_compiled_where_the_key_says_so(graphs, tmp_path):
     words = ("-m", "GTC", "-d", "demo", "--epochs", "1", "--output_dir", tmp_path, "--quiet", "--device", "cpu")
-    for value, expected in (("false", 0), ("true", 2)):
+    for value, expected in (("false", 0), ("true", 3)):
         assert run_here(*words, "--compile", value).code == 0
         assert len(graphs) == expected
 
