@@ -210,11 +210,13 @@ class DiffMM(GeneralRecommender):
         final = self._fuse(self._views(start))
         users, pos, neg = batch_rows(batch, final[: self.n_users], final[self.n_users :])
         share = batch.shape[1] / self.batch_size  # a short batch is divided by the same number
-        return {
+        terms = {
             "bpr": share * log_sigmoid_bpr_loss((users * pos).sum(1), (users * neg).sum(1)),
             "reg": 2 * options.reg_weight * half_squared_l2(self.user_embedding, self.item_embedding),
-            "contrastive": options.cl_weight * self._contrast(batch, final, start),
         }
+        if options.cl_weight:
+            terms["contrastive"] = options.cl_weight * self._contrast(batch, final, start)
+        return terms
 
     def _contrast(self, batch: Tensor, final: Tensor, start: list[Tensor]) -> Tensor:
         """Sum over pairs of views of InfoNCE: the batch's users against all users, its positives against all items."""

@@ -39,13 +39,13 @@ from common.graph import SparseMatrix
 from common.initial import xavier_normal_embedding
 from common.losses import in_batch_info_nce, log_sigmoid_bpr_loss, mean_cosine
 from common.neighbours import mixed_item_graph
+from common.perturbation import perturbed
 from common.preferences import PreferencesAndContent
 from common.scoring import batch_rows
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 
 HOPS = 2  # over the user-item graph; fixed in the released code
-NOISE = 0.1  # length of what perturbs a row at each hop
 N_PERTURBED = 2
 
 Nodes = tuple[Tensor, Tensor]  # users [U, *] and items [I, *]
@@ -145,18 +145,14 @@ class MENTOR(GeneralRecommender):
         for _ in range(HOPS):
             layer = self.graph(layer)
             if noisy:
-                layer = torch.cat([layer[:, :n_clean], self._perturb(layer[:, n_clean:])], dim=1)
+                rows = perturbed(layer[:, n_clean:].reshape(-1, self.embedding_size))
+                layer = torch.cat([layer[:, :n_clean], rows.view(len(layer), -1)], dim=1)
             total = total + layer
         users, items = total.split([self.n_users, self.n_items])
         items = self._with_similar_items(items)
         views = list(zip(users.split(sizes, dim=1), items.split(sizes, dim=1), strict=True))
         of_ids = views[1] if self.options.align_weight else None
         return views[0], of_ids, views[len(clean) :]
-
-    def _perturb(self, layer: Tensor) -> Tensor:
-        """h + 0.1 sign(h) rownorm(uniform noise), the rows D wide: [N, K D]. Drawn on the CPU whatever the device."""
-        noise = F.normalize(torch.rand(len(layer), layer.shape[1] // self.embedding_size, self.embedding_size), dim=2)
-        return layer + NOISE * layer.detach().sign() * noise.flatten(1).to(layer)
 
     def _alignment(self, fused: Nodes, main: Nodes, of_ids: Nodes) -> Tensor:
         """Sum over pairs of views of |difference of variance| + |difference of mean|."""
@@ -174,7 +170,7 @@ class MENTOR(GeneralRecommender):
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
         options = self.options
-        main, of_ids, perturbed = self._all_views()
+        main, of_ids, noisy = self._all_views()
         fused = self._fused(main)
         users, pos, neg = batch_rows(batch, *fused)
         preferences = [encoder.get_parameter("preference") for encoder in self.encoders.values()]
@@ -186,8 +182,8 @@ class MENTOR(GeneralRecommender):
         }
         if of_ids is not None:
             terms["alignment"] = options.align_weight * self._alignment(fused, main, of_ids)
-        if perturbed:
-            first, second = (self._fused(view) for view in perturbed)
+        if noisy:
+            first, second = (self._fused(view) for view in noisy)
             kinds = [in_batch_info_nce(*pair, options.temperature) for pair in zip(first, second, strict=True)]
             terms["contrastive"] = options.cl_weight * (kinds[0] + kinds[1])
         if options.feature_masking:

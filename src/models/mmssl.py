@@ -145,7 +145,14 @@ class MMSSL(GeneralRecommender):
     def pre_step_processing(self, batch: Tensor) -> None:
         """The graphs that the step before made due, the critic's step, and what this step collects for new graphs."""
         self._build_due_graphs()
-        users, options = batch[0], self.options
+        options, latest = self.options, self.options.graphs == "latest"
+        on_time = self._step % options.graph_period == 0
+        collects = latest or self._step == 0 or not on_time
+        self._due = on_time and (latest or self._step > 0)
+        self._step += 1
+        if self.critic is None and not collects:
+            return
+        users = batch[0]
         final_users, final_items, views = self._encode()
         seen = self._seen(users)
         fake = [self._similarities(*view, users, seen) for view in views]
@@ -156,13 +163,9 @@ class MMSSL(GeneralRecommender):
             real = real + REAL_SCALE * self._similarities(final_users, final_items, users, seen)
             loss = partial(self.critic.network.loss, F.normalize(real, dim=1), torch.cat(fake), PENALTY)
             self.critic.step(loss)
-        on_time = self._step % options.graph_period == 0
-        latest = options.graphs == "latest"
-        if latest or self._step == 0 or not on_time:
-            for collection, scores in zip(self.collections, fake, strict=True):
+        for collection, scores in zip(self.collections, fake, strict=True):
+            if collects:
                 collection.add(users, scores)
-        self._due = on_time and (latest or self._step > 0)
-        self._step += 1
 
     def _seen(self, users: Tensor) -> Tensor:
         """R_b: the rows of the training matrix, float [B, I]."""
