@@ -35,6 +35,7 @@ from common.host import portable
 from common.losses import bpr_loss, half_squared_l2, half_squared_l2_over_batch, info_nce, total_correlation
 from common.neighbours import cosine_graph, largest_co_occurrences, mixed_item_graph, normalize_by_row_sums
 from utils.config.schema import fill, setting
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from utils.data.dataset import Dataset
@@ -106,6 +107,8 @@ class GTC(GeneralRecommender):
         super().__init__(config, dataset)
         self.options: GTCConfig = fill(GTCConfig, config)
         options, width = self.options, self.embedding_size
+        if options.backbone == "released" and options.denoising == "nodes":
+            raise UserError("GTC: backbone released denoises items before propagation; use denoising items or off")
         dataset = without_fills(dataset)
         self.register_buffer("present", view_presence(dataset, {m: [m] for m in self.modalities}), persistent=False)
         self.user_embedding = xavier_table(self.n_users, width)

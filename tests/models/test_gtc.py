@@ -7,6 +7,7 @@ import naive
 import numpy as np
 import pytest
 import torch
+from helpers import problems_of
 from naive import dot, plus, rows_of, unit
 from toys import BOTH, N_ITEMS, N_USERS, WIDTHS, all_scores, build, on_double, one_batch, total, toy_dataset
 
@@ -371,3 +372,8 @@ def test_variants_know_their_keys():
     for path in VARIANTS.glob("*.yaml"):
         assert set(read_yaml(path, path.name)) <= known, path.name
     assert model_class("GTC").needs_features
+
+
+def test_the_released_code_denoises_no_nodes():
+    lines = problems_of(lambda: build("GTC", toy_dataset(), **RELEASED | {"denoising": "nodes"}))
+    assert lines == ["GTC: backbone released denoises items before propagation; use denoising items or off"]
