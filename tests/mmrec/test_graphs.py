@@ -123,7 +123,7 @@ class Harmful:
 def test_pickle_in_a_graph_of_the_user_s_own_is_not_run(tmp_path, capsys):
     given_run(tmp_path, {0: [[1], [Harmful()]]})
     (told,) = problems_of(lambda: graphs.handed_over(Path("user_graph_dict.npy")))
-    assert "nothing of it was run" in told
+    assert "nothing in it was run" in told
     assert capsys.readouterr().out == ""
 
 

@@ -5,7 +5,7 @@ from helpers import problems_of
 
 from runner.registry import available_models, model_class
 from utils.config.best import Published, published
-from utils.config.configuration import Config
+from utils.config.layers import config_from_values
 from utils.config.request import Request, resolve
 from utils.config.yaml_files import read_yaml
 from utils.paths import CONFIGS
@@ -54,5 +54,5 @@ def test_every_published_setting_is_one_of_the_model_s_keys(path):
             assert config.sources[config.aliases.get(raw, raw)] == f"best/{dataset}/{name} ({setting.source})"
     for other in setting.others:
         values = {**config, **other.settings}
-        again = Config.from_values(model, model_class(model).settings, dataset, values, name)
+        again = config_from_values(model, model_class(model).settings, dataset, values, name)
         assert all(again[raw] == value for raw, value in other.settings.items())

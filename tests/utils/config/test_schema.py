@@ -86,7 +86,6 @@ def test_value_is_taken_as_its_type(name, raw, expected):
         ("real", False, "a number above 0"),
         ("flag", 1, "true or false"),
         ("flag", "true", "true or false"),
-        ("word", "adamw", "a word out of Adam, sgd"),
         ("word", "", "a word out of Adam, sgd"),
         ("word", 3, "a word out of Adam, sgd"),
         ("maybe", 2.1, "a number or null of at most 2"),
@@ -107,6 +106,12 @@ def test_value_of_another_type_or_out_of_range_is_refused(name, raw, expected):
     with pytest.raises(ValueError, match="expected") as caught:
         check_value(KEYS[name], raw)
     assert str(caught.value) == f"expected {expected}, got {raw!r}"
+
+
+def test_the_nearest_word_is_named():
+    with pytest.raises(ValueError, match="expected") as caught:
+        check_value(KEYS["word"], "adamw")
+    assert str(caught.value) == "expected a word out of Adam, sgd, got 'adamw' (did you mean 'Adam'?)"
 
 
 def test_bounds_are_shown_in_full():
