@@ -41,9 +41,9 @@ SCORES_WITH = {"GTC": {"co_occurrence": 0.0}}
 WITHOUT_TASTE = {"MostPop"}  # ranks alike for every user
 # The loss of a batch that is most of the training split would see hardly any interaction.
 LEARNS_WITH = {"GTC": {"leave_out": False}}
-# These know a planted pattern untrained, by the graph that carries content to users or, GTC, by the singular vectors of the
+# These know a planted pattern untrained, by the graphs that carry ids or content to users or, GTC, by the singular vectors of the
 # interactions: they are first taught the opposite.
-KNOWS_UNTRAINED = {"GRCN", "GTC", "LGMRec", "PGL"}
+KNOWS_UNTRAINED = {"DAMRS", "GRCN", "GTC", "LGMRec", "MSCA", "PGL"}
 # These know it whatever the tables' sizes, since rows are brought to unit length: their users start turned around.
 STARTS_TURNED = {"DRAGON": "modality_weights", "DualGNN": "fusion_weights"}
 # Scores of these are read from id embeddings, which content shapes in training alone.
@@ -51,12 +51,15 @@ CONTENT_IN_TRAINING_ONLY = {"BM3"}
 
 # These estimate from the data which parameters they have, unless they are told.
 ESTIMATES = {"GTC": {"content_share": 0.4}}
-# What draws per node cannot draw the same for a node of another id; these settings draw nothing.
+# What draws per node cannot draw the same for a node of another id; these settings draw nothing. Where equal numbers
+# of common users are cut, the smaller id decides: these settings cut none.
 RELABELLED_WITH = {
     "GTC": {"own_share": 0.3, "content_share": 0.4},  # the estimates hold out interactions drawn in their order
     "DRAGON": {"user_graph_padding": "none"},
     "DualGNN": {"user_graph_padding": "none"},
     "LGMRec": {"evaluation_noise": "none"},
+    "DAMRS": {"behaviour_knn_k": N_ITEMS},
+    "MSCA": {"knn_k": N_ITEMS},
 }
 
 # (model, settings) to the parameters that get no gradient there, and why.
