@@ -2,9 +2,9 @@
 
 Views m: each modality and the behaviour s. Item graphs: a pair counts in a content graph if its cosine is at least
 the mean over all pairs in EVERY modality; of these the `knn_k` largest of a row are kept, in each modality's own
-order, with weight 1, normalised by row sums. s joins the 2 items with the most users in common (two at least) and the
-item itself. G = LightGCN's mean of layers 0..L over [E_U ; E_I], h_m = A_m^n E_I, H = mean_m h_m. Users are G_u,
-items G_i + H_i.
+order, with weight 1, normalised by row sums. s joins the `behaviour_knn_k` items with the most users in common (two at
+least) and the item itself. G = LightGCN's mean of layers 0..L over [E_U ; E_I], h_m = A_m^n E_I, H = mean_m h_m. Users
+are G_u, items G_i + H_i.
 
 Loss, with a_m = sigmoid(<G_u, unit(h_m,i)>), c_m the same of the negative, n = mean of all c over views and batch:
 - weighted BPR: mean of -[w+ log sigmoid(x) + w- log sigmoid(-x)], x = s_ui - s_uj, w+ = clip(mean(a) exp(-var(a))^2, 0, 1),
@@ -18,7 +18,8 @@ KDD 2024 (arXiv 2406.12501); its LightGCN form.
 
 Differs from the released code: the behaviour graph is computed, not read from a file; any number of modalities;
 thresholds in closed form and all matrices in blocks; log-sigmoid and divergence in forms that cannot overflow; no
-layers without use."""
+layers without use.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +46,6 @@ from utils.data.dataset import Dataset
 from utils.evaluation.topk import ranked_topk
 
 BEHAVIOUR = "behaviour"
-CO_OCCURRING = 2  # neighbours of an item in the behaviour graph at most
 RELATED = 10  # items of each grade
 TEMPERATURE = 0.2
 ENTRIES = 2**21  # of a block of a loss: small enough for a processor's caches
@@ -59,6 +59,7 @@ class DAMRSConfig:
     n_ui_layers: int = setting("depth L of the user-item propagation", low=0)
     n_mm_layers: int = setting("depth n of the item-item propagation", low=0)
     knn_k: int = setting("neighbours of an item in a content graph at most, itself among them", low=1)
+    behaviour_knn_k: int = setting("neighbours of an item in the behaviour graph at most, beside itself", low=1)
     kl_weight: float = setting("weight of the alignment of user preferences", low=0)
     neighbor_weight: float = setting("weight of the graded item relations", low=0)
 
@@ -76,7 +77,7 @@ class DAMRS(GeneralRecommender):
         self.item_embedding = xavier_uniform_embedding(self.n_items, self.embedding_size)
         self.graph = self.interaction_graph(dataset)
         graphs = consistent_item_graphs(dataset, self.modalities, self.options.knn_k)
-        graphs[BEHAVIOUR] = behaviour_item_graph(dataset, CO_OCCURRING)
+        graphs[BEHAVIOUR] = behaviour_item_graph(dataset, self.options.behaviour_knn_k)
         self.item_graphs = nn.ModuleDict({view: SparseMatrix(graph) for view, graph in graphs.items()})
         for modality in self.modalities:  # the graphs hold all that is used of them
             delattr(self, f"features_{modality}")

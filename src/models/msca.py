@@ -12,7 +12,8 @@ Source: "Multi-view Semantic Contrastive Alignment for Multimodal Recommendation
 Differs from the released code: any number of modalities; attention for the nodes of the batch alone, with the same
 loss and gradients; sparse co-occurrence. Follows the code, not the paper, in the softmax ACROSS views (of one scalar
 it would be 1), in training the features and in item graphs weighted by cosines; `train_features` and `modality_graph`
-give the paper's."""
+give the paper's.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ Multimedia 2022.
 Differs from the released code: follows the authors' formula, not MMRec's port, whose loss reads users' rows for items
 and passes scores through a second sigmoid, so that only the divergence is learned; noise is drawn for the batch's
 nodes alone; evaluation recomputes the posterior without dropout; any number of modalities. P and the id table are
-random constants, as there."""
+random constants, as there.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +36,7 @@ from common.abstract_recommender import GeneralRecommender
 from common.graph import SparseMatrix, bipartite_adjacency
 from common.initial import xavier_normal_embedding, xavier_normal_linear
 from common.losses import log_sigmoid_bpr_loss
+from common.precision import single_precision
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 
@@ -159,9 +161,9 @@ class MVGAE(GeneralRecommender):
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
         rows = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
         nodes, place = rows.unique(return_inverse=True)
-        single = [*self.posteriors().values()]
+        own = [*self.posteriors().values()]
         reconstruction, divergence = [], []
-        for mean, log_variance in [reduce(product_of_experts, single), *single]:
+        for mean, log_variance in [reduce(product_of_experts, own), *own]:
             log_variance = log_variance.clamp(max=LARGEST_LOG_VARIANCE)
             divergence.append(-(1 + log_variance - mean.square() - log_variance.exp()).sum(1).mean() / 2)
             mean, deviation = F.embedding(nodes, mean), (F.embedding(nodes, log_variance) / 2).exp()
@@ -179,6 +181,12 @@ class MVGAE(GeneralRecommender):
         """Each branch's rows, from its own mean."""
         rows = {name: torch.sigmoid(mean) for name, (mean, _) in self.posteriors().items()}
         return {name: (nodes[: self.n_users], nodes[self.n_users :]) for name, nodes in rows.items()}
+
+
+@single_precision
+def single(mean: Tensor, log_variance: Tensor) -> Gaussian:
+    """A Gaussian as it is; in mixed precision what follows the heads is computed in single precision."""
+    return mean, log_variance
 
 
 def product_of_experts(first: Gaussian, second: Gaussian) -> Gaussian:

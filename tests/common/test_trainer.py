@@ -754,6 +754,6 @@ def test_the_line_of_a_run_says_what_was_tuned_from_what_to_what_and_what_it_gai
     metrics["calibration"]["to"] = ScorerWeights(co_occurrence=2).values()
     assert line() == f"{plain}; tuned on validation: popularity 0.5 -> 0, co_occurrence 0 -> 2 (+0.0012 recall@5)"
     metrics["calibration"] |= {"to": before.values(), "gain": 0.0}
-    assert line().startswith(f"{plain}; tuned on validation: nothing is better")
+    assert line().startswith(f"{plain}; tuned on validation: nothing beats what is configured by a standard error")
     metrics |= {"test": None, "calibration": None}
     assert line().endswith("validation recall@5 0.2500, no test (1.0 s)")

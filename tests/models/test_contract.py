@@ -39,21 +39,23 @@ WITHOUT_EMBEDDINGS = {"EASE", "ItemKNN", "ItemKNNCBF"}
 WITHOUT_TASTE = {"MostPop"}  # ranks alike for every user
 # The loss of a batch that is most of the training split would see hardly any interaction.
 LEARNS_WITH = {"GTC": {"edge_masking": False}}
-# These know a planted pattern untrained, by the graph that carries content to users or, GTC, by the singular vectors of the
-# interactions: they are first taught the opposite.
-KNOWS_UNTRAINED = {"DGMRec", "DiffMM", "GIVE", "GRCN", "GUME", "LGMRec", "MMSSL", "PGL"}
+# These know a planted pattern untrained, by the graphs that carry ids or content to users: they are first taught the opposite.
+KNOWS_UNTRAINED = {"DAMRS", "DGMRec", "DiffMM", "GIVE", "GRCN", "GUME", "LGMRec", "MMSSL", "MSCA", "PGL"}
 # These know it whatever the tables' sizes, since rows are brought to unit length: their users start turned around.
 STARTS_TURNED = {"DRAGON": "modality_weights", "MENTOR": "modality_weights", "DualGNN": "fusion_weights"}
 # Scores of these are read from id embeddings, which content shapes in training alone.
 CONTENT_IN_TRAINING_ONLY = {"BM3"}
 
-# What draws per node cannot draw the same for a node of another id; these settings draw nothing.
+# What draws per node cannot draw the same for a node of another id; these settings draw nothing. Where equal numbers
+# of common users are cut, the smaller id decides: these settings cut none.
 RELABELLED_WITH = {
     "COHESION": {"user_graph_padding": "none"},
     "DRAGON": {"user_graph_padding": "none"},
     "DualGNN": {"user_graph_padding": "none"},
     "LGMRec": {"evaluation_noise": "none"},
     "DiffMM": {"keep_rate": 1.0},
+    "DAMRS": {"behaviour_knn_k": N_ITEMS},
+    "MSCA": {"knn_k": N_ITEMS},
 }
 
 # (model, settings) to the parameters that get no gradient there, and why.
