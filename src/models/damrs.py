@@ -1,4 +1,4 @@
-"""DAMRS (DA-MRS): BPR weighted by how far content agrees, over item graphs that keep what is similar in every modality.
+"""DAMRS: BPR weighted by how far content agrees, over item graphs that keep what is similar in every modality.
 
 Views m: each modality and the behaviour s. Item graphs: a pair counts in a content graph if its cosine is at least
 the mean over all pairs in EVERY modality; of these the `knn_k` largest of a row are kept, in each modality's own

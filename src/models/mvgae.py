@@ -150,7 +150,8 @@ class MVGAE(GeneralRecommender):
         gathered = self.graph_layer({head.conv: x[name] for name, pair in heads.items() for head in pair})
         parts = iter(gathered)
         return {
-            name: (mean(next(parts), x[name]), other(next(parts), x[name])) for name, (mean, other) in heads.items()
+            name: single(mean(next(parts), x[name]), other(next(parts), x[name]))
+            for name, (mean, other) in heads.items()
         }
 
     def forward(self) -> tuple[Tensor, Tensor]:

@@ -216,10 +216,10 @@ def test_a_manifest_of_something_else(tmp_path: Path, content: str) -> None:
 
 def test_mistakes(tmp_path: Path) -> None:
     for words, expected in (
-        (["describe", "--data_path", tmp_path], "the name of the data set is missing"),
+        (["describe", "--data_path", tmp_path], "NAME is missing"),
         (["describe", "nowhere", "--data_path", tmp_path], "unknown data set 'nowhere'"),
         (["describe", "toy", "--out", "x"], "unknown option --out (did you mean 'output'?)"),
-        (["describe", "toy", "--output", tmp_path], "expected a file to write in a folder that is there"),
+        (["describe", "toy", "--output", tmp_path], "expected a file to write in an existing folder"),
     ):
         done = run_here(*words)
         assert (done.code, done.err.count("\n")) == (2, 1)

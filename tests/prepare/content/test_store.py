@@ -244,7 +244,7 @@ def test_the_command_lists_verifies_and_compacts(tmp_path: Path) -> None:
     assert outcome.out.endswith("1 damaged records\n")
     for words, said in (
         (("lst", "toy"), "did you mean 'list'?"),
-        (("list",), "the name of the data set is missing"),
+        (("list",), "NAME is missing"),
         (("list", "../toy"), "expected a name of letters, digits, _ . and -, got '../toy'"),
         (("list", "toy", "--data", "x"), "unknown option --data (did you mean 'data_path'?)"),
     ):

@@ -230,12 +230,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 def test_mistakes_in_the_command(tmp_path: Path) -> None:
     for words, expected in (
-        (["csv"], "expected a format and two places, got 1 words"),
+        (["csv"], "SOURCE, TARGET is missing"),
         (["cvs", "a", "b"], "unknown format 'cvs' (did you mean 'csv'?)"),
         (["csv", "a", "b", "--too", "csv"], "unknown option --too (did you mean 'to'?)"),
         (["csv", "a", "b", "--to", "csv"], "nothing to convert"),
         (["csv", "a", "b", "--single"], "--single goes with --to recbole"),
-        (["csv", "a", "b", "--to", "user_graph"], "write `convert user_graph IN OUT`"),
+        (["csv", "a", "b", "--to", "user_graph"], "write `convert user_graph SOURCE TARGET`"),
         (["csv", tmp_path / "none.csv", tmp_path / "b"], "there is no"),
         (["mmssl", tmp_path / "none", tmp_path / "b"], "there is no"),
         (["user_graph", "a.npy", "b.txt"], "expected a .npy and a .npz file"),
