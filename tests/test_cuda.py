@@ -140,7 +140,7 @@ def test_scorers_add_what_they_add_on_the_cpu():
 
 @pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("settings", [{}, GTCS["denoised gates"]], ids=["default", "denoised gates"])
+@pytest.mark.parametrize("settings", [{}, GTCS["text"]], ids=["default", "text"])
 def test_amp_and_compile_come_near(settings, compiled):
     data = toy_dataset()
     losses, directions = [], []

@@ -13,8 +13,9 @@ import yaml
 from cli_tools import Outcome, contents, metrics_of, places, run_here, trained, write_dataset
 
 from common.scorers import Scorers, ScorerWeights
-from utils.config.configuration import read_yaml
-from utils.data.dataset import Dataset, load_dataset
+from utils.config.yaml_files import read_yaml
+from utils.data.dataset import Dataset
+from utils.data.loading import load_dataset
 from utils.evaluation.topk import ranked_topk
 from utils.runs.run_folder import read_torch, write_torch
 
@@ -113,9 +114,9 @@ def by_hand(folder: Path, data: Dataset, weights: ScorerWeights) -> dict[str, li
 
 
 def dataset_of(folder: Path) -> Dataset:
-    from cli.command_line import config_of
+    from runner.stored_run import stored_config
 
-    return load_dataset(config_of(folder, {}), needs_features=False)
+    return load_dataset(stored_config(folder, {}), needs_features=False)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_a_study_may_leave_the_test_out(own, tmp_path):
         ("--initialization_power -1", "initialization_power: expected a number of at least 0, got -1"),
         ("--no_test perhaps", "no_test: expected true or false"),
         ("--no_tests", "unknown option --no_tests (did you mean 'no_test'?)"),
-        ("--calibrate true", "unknown key '--calibrate'"),
+        ("--calibrate true", "unknown option --calibrate"),
         ("--min_steps -1", "min_steps: expected an integer of at least 0, got -1"),
         ("--weight_average 1.0", "weight_average: expected a number from 0 to 0.99999, got 1.0"),
     ],
@@ -267,4 +268,4 @@ def test_mistakes_in_options_are_one_line(words, told, own, tmp_path):
 def test_help_describes_the_options(own):
     out = trained("--help").out
     for key in (*ScorerWeights().values(), "calibration", "initialization", "initialization_power", "no_test"):
-        assert re.search(rf"^  --{key} \[", out, re.MULTILINE), key
+        assert re.search(rf"^  --{key}\b", out, re.MULTILINE), key

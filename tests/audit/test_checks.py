@@ -455,7 +455,7 @@ def test_the_embedded_data_set_passes():
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--output", "x"], "the name of the data set is missing"),
+        (["--output", "x"], "DATASET is missing"),
         (["made", "--colour", "red"], "audit: unknown option --colour"),
         (["made", "--output"], "audit: --output: a value is missing"),
         (["made", "--output", "no/such/folder/x.json"], "audit: --output: expected a file to write"),
