@@ -176,9 +176,6 @@ class ForeignRecommender(nn.Module):
         """Scores of all items [B, I] for the users interaction[0] [B]."""
         raise UserError(f"{type(self).__name__} has no full_sort_predict")
 
-    def evaluation_choices(self) -> dict[str, list[float]]:
-        return {}
-
     def pre_step_processing(self, batch: Tensor) -> None:
         """Nothing: MMRec has no such hook."""
 
