@@ -44,7 +44,8 @@ class Bench:
         start = time.perf_counter()
         self.model = build_model(config, dataset, CPU)
         self.built = time.perf_counter() - start
-        self.loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], CPU, self.model.needs_negatives)
+        size, seed, model = config["train_batch_size"], config["seed"], self.model
+        self.loader = TrainLoader(dataset, size, seed, CPU, model.needs_negatives, model.batches_by_user)
         self.optimizer = make_optimizer(config, self.model)
         self.evaluator = make_evaluator(config, dataset, "valid", CPU)
 
@@ -55,6 +56,7 @@ class Bench:
         for number, batch in enumerate(self.loader.epoch()):
             if number == steps:
                 break
+            self.model.pre_step_processing(batch)
             terms = loss_terms(self.model.calculate_loss(batch))
             self.optimizer.zero_grad(set_to_none=not self.model.keeps_zero_gradients)
             torch.stack([term.reshape(()) for term in terms.values()]).sum().backward()

@@ -1,15 +1,12 @@
 """The cost of one GTC training step in LightGCN steps, where it goes, and how its memory grows with the number of items.
 
-    python benchmarks/gtc_step.py [--rounds 30] [--device cuda] [--memory | --faster | --profile | --start SIZE ...
-                                                                | --calibration SIZE ...]
+    python benchmarks/gtc_step.py [--rounds 30] [--device cuda] [--memory | --faster | --profile | --start SIZE ...]
 
-Generated data of Baby's size, batch 2048, 4096 visual and 384 textual features, 600 noise steps. Steps of both models
+Generated data of Baby's size, batch 2048, 4096 visual and 384 textual features. Steps of both models
 take turns. With --faster: GTC alone, with `amp` and `compile`. With --memory: peak memory of GTC steps with once, twice
 and four times the items, each in its own process. With --profile: the share of each kind of operation in GTC's step,
 and the bytes per second of its sparse products beside those of a sum of two long vectors, taking turns. With --start:
-the seconds of what GTC computes of a data set before its first step, once for all runs, where there is no cache. With
---calibration: the seconds in which validation chooses GTC's settings of evaluation, with the weights it starts from,
-beside those of one evaluation of all users of the test split.
+the seconds of what GTC computes of a data set before its first step, once for all runs, where there is no cache.
 """
 
 from __future__ import annotations
@@ -19,28 +16,24 @@ import dataclasses
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from bench import alternate, config_for, median, synthetic
-from numpy.typing import NDArray
 from torch import Tensor
 
-from common.calibration import by_validation
 from common.compiling import compile_dense_methods
 from common.precision import mixed_precision
 from common.trainer import make_optimizer
-from runner.quick_start import CALIBRATION_USERS, build_model, make_evaluator
+from runner.quick_start import build_model
 from utils.data.dataloader import TrainLoader
 from utils.data.dataset import Dataset
 from utils.data.synthetic_spec import SIZES
-from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator
 
 CPU = torch.device("cpu")
-DENOISED = {"denoising": "after", "generated_in": "gates"}
+PAPER = {"content": "projected", "prediction": "noise", "noise_steps": 600, "denoiser_widths": [128, 256], "knn_k": 0}
 
 
 def stepper(name: str, dataset: Dataset, device: torch.device = CPU, **overrides: object) -> Callable[[Tensor], None]:
@@ -69,18 +62,20 @@ def compare(rounds: int, device: torch.device, faster: bool) -> None:
     dataset = synthetic(vars(SIZES["baby"]), features=True)
     batches = list(TrainLoader(dataset, 2048, 1, device).epoch())
     if faster:
-        settings: dict[str, dict[str, object]] = {"default": {}, "denoised": DENOISED}
+        settings: dict[str, dict[str, object]] = {"default": {}, "text": PAPER}
         ways = [{"amp": amp, "compile": compiled} for compiled in (False, True) for amp in (False, True)]
         steps = {
-            f"GTC, {name}, {way}": stepper("GTC", dataset, device, noise_steps=600, **own, **way)
+            f"GTC, {name}, {way}": stepper("GTC", dataset, device, **own, **way)
             for name, own in settings.items()
             for way in ways
         }
     else:
         steps = {
             "LightGCN": stepper("LightGCN", dataset, device),
-            "GTC": stepper("GTC", dataset, device, noise_steps=600),
-            "GTC, feature_rank 0": stepper("GTC", dataset, device, noise_steps=600, feature_rank=0),
+            "GTC": stepper("GTC", dataset, device),
+            "GTC, no denoising": stepper("GTC", dataset, device, denoising="off"),
+            "GTC, no alignment": stepper("GTC", dataset, device, alignment="off"),
+            "GTC, the text's network": stepper("GTC", dataset, device, **PAPER),
         }
     turn = iter(range(10**9))
     tasks = {name: (lambda step=step: step(batches[next(turn) % (len(batches) - 1)])) for name, step in steps.items()}
@@ -119,7 +114,7 @@ def bandwidth(dataset: Dataset, rounds: int) -> None:
     each entry of the sparse matrix in its column, what is read without a cache.
     """
     model: Any = build_model(config_for("GTC", "demo"), dataset, CPU)
-    width, n_views = model.embedding_size, len(model.views)
+    width, n_views = model.embedding_size, len(model.modalities)
     graph, item_graph = model.graph, next(iter(model.item_graphs.values()))
     nodes, items = torch.randn(model.n_users + model.n_items, width), torch.randn(model.n_items, width)
     views = torch.randn(model.n_items, n_views * width)
@@ -174,41 +169,11 @@ def start(size: str) -> None:
 
     vars(dataset)["derived"] = timed
     begin = perf_counter()
-    model: Any = build_model(config_for("GTC", "demo"), dataset, CPU)
-    print(f"{size}: {perf_counter() - begin:.1f} s until the first step, content share {model.content_share}, "
+    build_model(config_for("GTC", "demo"), dataset, CPU)
+    print(f"{size}: {perf_counter() - begin:.1f} s until the first step, "
           f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")  # fmt: skip
     for name, seconds in taken.items():
         print(f"  {name}: {seconds:.1f} s", flush=True)
-
-
-def calibration(size: str) -> None:
-    """Prints the seconds of GTC's calibration on generated data of a size, and of one evaluation of its test split."""
-    dataset = synthetic(vars(dataclasses.replace(SIZES[size], feature_dims={"a": 64, "b": 64})), features=True)
-    config = config_for("GTC", "demo")
-    model: Any = build_model(config, dataset, CPU)
-    some = make_evaluator(config, dataset, "valid", CPU, CALIBRATION_USERS)
-    everyone = make_evaluator(config, dataset, "test", CPU)
-    taken: list[float] = []
-
-    def evaluate(evaluator: TopKEvaluator) -> Evaluation:
-        begin = perf_counter()
-        with model.scoring():
-            found = evaluator.evaluate(lambda users: model.full_sort_predict((users,)))
-        taken.append(perf_counter() - begin)
-        return found
-
-    def measure(values: Mapping[str, float]) -> NDArray[np.float64]:
-        model.evaluate_with(values)
-        return evaluate(some).values["recall@20"]
-
-    begin = perf_counter()
-    by_validation(model.evaluation_choices(), measure)
-    seconds, times = perf_counter() - begin, len(taken)
-    evaluate(everyone)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{size}: calibration {seconds:.1f} s, {times} evaluations of {len(some.users):,} users; an evaluation of all "
-          f"{len(everyone.users):,} {taken[-1]:.1f} s; peak memory {peak:.1f} GiB",
-          flush=True)  # fmt: skip
 
 
 def memory(factor: int) -> None:
@@ -217,7 +182,7 @@ def memory(factor: int) -> None:
     dataset = synthetic(vars(spec), features=True)
     batches = list(TrainLoader(dataset, 2048, 1, CPU).epoch())[:5]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = stepper("GTC", dataset, noise_steps=600)
+    step = stepper("GTC", dataset)
     for batch in batches:
         step(batch)
     added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
@@ -232,7 +197,6 @@ def main() -> None:
     parser.add_argument("--faster", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--start", nargs="+", choices=tuple(SIZES), default=[])
-    parser.add_argument("--calibration", nargs="+", choices=tuple(SIZES), default=[])
     parser.add_argument("--device", type=torch.device, default=CPU)
     parser.add_argument("--factor", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -245,10 +209,6 @@ def main() -> None:
         print(f"{torch.get_num_threads()} threads")
         for size in arguments.start:
             start(size)
-    elif arguments.calibration:
-        print(f"{torch.get_num_threads()} threads")
-        for size in arguments.calibration:
-            calibration(size)
     elif arguments.profile:
         print(f"{torch.get_num_threads()} threads")
         profile(arguments.rounds)

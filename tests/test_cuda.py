@@ -15,6 +15,7 @@ from toys import CPU, WIDTHS, make_config, on_double, one_batch, total, toy_data
 
 from common.compiling import compile_dense_methods
 from common.precision import mixed_precision
+from common.scorers import Scorers, ScorerWeights
 from common.trainer import loss_terms, make_optimizer
 from runner.quick_start import build_model, make_evaluator
 from runner.registry import available_models, model_class
@@ -27,14 +28,10 @@ CUDA = torch.device("cuda:0")
 MODELS = list(available_models())
 TRAINED = [name for name in MODELS if model_class(name).needs_training]
 GTCS: dict[str, dict[str, Any]] = {
-    "as the paper": {
-        "content": "projected", "denoising": "after", "generated_in": "all", "fusion": "gate", "user_embedding": True,
-        "aligned_views": "modalities", "leave_out": False, "content_share": 0.0, "spectral_scale": 0.0,
-    },
-    "denoised gates": {"denoising": "after", "generated_in": "gates"},
-    "denoised before": {"denoising": "before", "generation": "ddim", "generation_steps": 3},
-    "final graphs": {"final_item_k": 3, "final_user_k": 3},
-    "all orders": {"aligned_views": "modalities", "tc_order": 0.2},
+    "text": {"content": "projected", "prediction": "noise", "fusion": "product", "critic": "product", "generation_steps": 0},
+    "denoised items": {"denoising": "items", "edge_masking": False},
+    "pairwise, user graph": {"alignment": "pairwise", "user_k": 3},
+    "released": {"backbone": "released", "denoising": "items", "prediction": "noise", "user_k": 3, "critic": "product"},
 }  # fmt: skip
 CASES = [(name, {}) for name in MODELS] + [("GTC", settings) for settings in GTCS.values()]
 NAMES = [*MODELS, *(f"GTC {name}" for name in GTCS)]
@@ -60,7 +57,9 @@ def test_weights_losses_gradients_and_scores_are_those_of_the_cpu(name, settings
             torch.manual_seed(0)
             model.train()
             model.pre_epoch_processing()
-            terms = loss_terms(model.calculate_loss(one_batch(data).to(device)))
+            batch = one_batch(data).to(device)
+            model.pre_step_processing(batch)
+            terms = loss_terms(model.calculate_loss(batch))
             assert all(term.device == device for term in terms.values())
             total(terms).backward()
         found[device] = (
@@ -85,12 +84,13 @@ def test_training_goes_the_way_of_the_cpu(name):
     found = {}
     for device, model in on_both(name, data).items():
         optimizer = make_optimizer(make_config("BPR", learning_rate=0.01), model)
-        loader = TrainLoader(data, 64, 0, device, model.needs_negatives)
+        loader = TrainLoader(data, 64, 0, device, model.needs_negatives, model.batches_by_user)
         torch.manual_seed(0)
         for _ in range(2):
             model.train()
             model.pre_epoch_processing()
             for batch in loader.epoch():
+                model.pre_step_processing(batch)
                 optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
                 total(loss_terms(model.calculate_loss(batch))).backward()
                 optimizer.step()
@@ -128,9 +128,19 @@ def test_metrics_are_those_of_the_cpu(split):
     assert (results[1].topk == results[0].topk).all(), "equal scores stand in the same order"
 
 
+def test_scorers_add_what_they_add_on_the_cpu():
+    data, found = toy_dataset(), []
+    table = torch.randn(data.n_users, data.n_items, generator=torch.Generator().manual_seed(0))
+    for device in (CPU, CUDA):
+        scorers = Scorers(data, device, ScorerWeights(popularity=0.5, co_occurrence=2.0, co_occurrence_damping=0.3))
+        found.append(scorers.add(table.to(device, copy=True), torch.arange(data.n_users, device=device)).cpu())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found[0], table)
+
+
 @pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("settings", [{}, GTCS["denoised gates"]], ids=["default", "denoised gates"])
+@pytest.mark.parametrize("settings", [{}, GTCS["text"]], ids=["default", "text"])
 def test_amp_and_compile_come_near(settings, compiled):
     data = toy_dataset()
     losses, directions = [], []
@@ -183,9 +193,12 @@ def test_a_run_gives_the_results_of_the_cpu(name, world):
     assert all(tensor.device == CPU for tensor in checkpoint["model"].values()), "to be read where there is no GPU"
 
 
-@pytest.mark.parametrize("name", ["LightGCN", "GTC"])
-def test_a_killed_run_resumes_to_the_same_result(name, world, monkeypatch):
-    how = ("-m", name, "--deterministic", "true")
+OPTIONS = ("--calibration", "--weight_average", "0.9", "--initialization", "spectral")
+
+
+@pytest.mark.parametrize(("name", "options"), [("LightGCN", ()), ("LightGCN", OPTIONS), ("GTC", ())])
+def test_a_killed_run_resumes_to_the_same_result(name, options, world, monkeypatch):
+    how = ("-m", name, "--deterministic", "true", *options)
     whole = run_of(world, "cuda", *how)
     wanted = metrics_of(whole), history(whole)
     shutil.rmtree(world / "runs")

@@ -28,14 +28,24 @@ WIDTHS = {"visual": 6, "textual": 5, "acoustic": 7}
 BOTH = ("visual", "textual")
 
 SMALL: dict[str, dict[str, Any]] = {
+    "COHESION": {"knn_k": 3},
+    "DGMRec": {"knn_k": 4},
     "DRAGON": {"knn_k": 3},
+    "DiffMM": {"denoiser_width": 16},
+    "GIVE": {"knn_k": 3},
     "GTC": {"noise_steps": 20, "denoiser_widths": [12, 10], "knn_k": 3, "n_ui_layers": 2},
     "FREEDOM": {"knn_k": 3},
+    "GUME": {"knn_k": 6},
+    "MENTOR": {"knn_k": 3},
     "MGCN": {"knn_k": 3},
+    "MMSSL": {"graph_share": 0.1},
     "PGL": {"knn_k": 3},
     "LATTICE": {"feat_embed_dim": 10, "knn_k": 3},
     "GRCN": {"latent_embedding": 10},
     "MMGCN": {"visual_width": 12},
+    "MSCA": {"knn_k": 3},
+    "DAMRS": {"knn_k": 5},
+    "MVGAE": {"preference_width": 12},
     "ItemKNN": {"knn_k": 30},  # all: where equals are cut, the smaller id decides, which relabelling would show
     "EASE": {"reg_weight": 5.0},
     "SMORE": {"n_ui_layers": 2, "image_knn_k": 4, "text_knn_k": 3},
@@ -133,9 +143,11 @@ def relabelled(dataset: Dataset, users: NDArray[np.int64], items: NDArray[np.int
     return Dataset(dataset.name, dataset.n_users, dataset.n_items, splits, features)
 
 
-def train_loader(dataset: Dataset, batch_size: int = 64, seed: int = 0, negatives: bool = True) -> TrainLoader:
+def train_loader(
+    dataset: Dataset, batch_size: int = 64, seed: int = 0, negatives: bool = True, by_user: bool = False
+) -> TrainLoader:
     """Batches on the CPU."""
-    return TrainLoader(dataset, batch_size, seed, CPU, negatives)
+    return TrainLoader(dataset, batch_size, seed, CPU, negatives, by_user)
 
 
 def one_batch(dataset: Dataset, size: int = 64, seed: int = 0) -> Tensor:

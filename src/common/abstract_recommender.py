@@ -32,6 +32,7 @@ class GeneralRecommender(nn.Module):
     settings: ClassVar[type | None] = None
     needs_features: ClassVar[bool] = False
     needs_negatives: ClassVar[bool] = True  # False: batches are [2, B], users and positives
+    batches_by_user: ClassVar[bool] = False  # True: a batch is of distinct users, with one of their items each
     needs_training: ClassVar[bool] = True  # False: nothing to learn; it is evaluated once
     keeps_zero_gradients: ClassVar[bool] = False  # True: a parameter that a step does not touch moves on by momentum
     dense_methods: ClassVar[tuple[str, ...]] = ()  # what `compile` compiles, see common/compiling.py
@@ -107,6 +108,9 @@ class GeneralRecommender(nn.Module):
 
     def pre_epoch_processing(self) -> None:
         """Called before each epoch."""
+
+    def pre_step_processing(self, batch: Tensor) -> None:
+        """Called before the loss of each batch: what the model trains by itself, a critic say, takes its step here."""
 
     def post_epoch_processing(self) -> None:
         """Called after each epoch."""

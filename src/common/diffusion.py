@@ -17,22 +17,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FIRST_CORRECTION = 0.01  # of the last layer's initial weights, where the network corrects its input
 
-class LinearSchedule(nn.Module):
-    """beta_t linear from `beta_first` to `beta_last` over t = 1..T.
+
+class Schedule(nn.Module):
+    """The noise of each time.
 
     Args:
-        n_steps: T >= 1.
-        beta_first, beta_last: in (0, 1).
+        beta: of t = 1..T, in (0, 1), float64 [T].
     """
 
     beta: Tensor  # [T + 1], beta[0] = 0
     alpha_bar: Tensor  # [T + 1], alpha_bar[0] = 1
 
-    def __init__(self, n_steps: int, beta_first: float, beta_last: float) -> None:
+    def __init__(self, beta: Tensor) -> None:
         super().__init__()
-        self.n_steps = n_steps
-        beta = torch.cat([torch.zeros(1), torch.linspace(beta_first, beta_last, n_steps, dtype=torch.float64)])
+        self.n_steps = len(beta)
+        beta = torch.cat([torch.zeros(1), beta])
         self.register_buffer("beta", beta.float(), persistent=False)
         self.register_buffer("alpha_bar", torch.cumprod(1 - beta, dim=0).float(), persistent=False)
 
@@ -51,6 +52,11 @@ class LinearSchedule(nn.Module):
         signal, spread = self._coefficients(t)
         return (x_t - spread * noise) / signal
 
+    def estimate_noise(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        """The noise that leads from x_0 to x_t: (x_t - sqrt(alpha_bar_t) x_0) / sqrt(1 - alpha_bar_t), [B, D]."""
+        signal, spread = self._coefficients(t)
+        return (x_t - signal * x0) / spread
+
     def ddim_step(self, x_t: Tensor, t: int, earlier: int, noise: Tensor) -> Tensor:
         """The deterministic DDIM step from time t to `earlier` < t with the predicted noise."""
         at = torch.full((len(x_t),), t, device=x_t.device)
@@ -61,6 +67,18 @@ class LinearSchedule(nn.Module):
         beta, now, before = self.beta[t], self.alpha_bar[t], self.alpha_bar[t - 1]
         mean = (x_t - beta / (1 - now).sqrt() * noise) / (1 - beta).sqrt()
         return mean + (beta * (1 - before) / (1 - now)).sqrt() * fresh
+
+
+class LinearSchedule(Schedule):
+    """beta_t linear from `beta_first` to `beta_last` over t = 1..T.
+
+    Args:
+        n_steps: T >= 1.
+        beta_first, beta_last: in (0, 1).
+    """
+
+    def __init__(self, n_steps: int, beta_first: float, beta_last: float) -> None:
+        super().__init__(torch.linspace(beta_first, beta_last, n_steps, dtype=torch.float64))
 
 
 def sinusoidal_embedding(n_steps: int, width: int) -> Tensor:
@@ -121,67 +139,73 @@ class ConditionalUNet(nn.Module):
 class Denoiser(nn.Module):
     """A diffusion model of content rows given the interaction embedding of the same node, GTC Eqs. (3)-(5).
 
-    Rows and conditions are brought to unit mean square: embeddings at Xavier scale drown in unit noise.
+    Rows and conditions are brought to unit mean square, since embeddings at Xavier scale drown in unit noise, and what is
+    generated is brought back to the rows' own. The condition gets no gradient.
 
     Args:
         schedule: of the noise, shared between modalities.
         width: D.
         levels: widths of the U-Net.
-        detach: no gradient into the condition.
+        prediction: what the network predicts: `noise`, the text's choice, or `start`, the correction that leads from x_t to
+            x_0 (next to nothing before training), as the denoisers of collaborative diffusion do.
     """
 
-    def __init__(self, schedule: LinearSchedule, width: int, levels: Sequence[int], detach: bool) -> None:
+    def __init__(self, schedule: LinearSchedule, width: int, levels: Sequence[int], prediction: str = "noise") -> None:
         super().__init__()
-        self.schedule, self.detach = schedule, detach
+        self.schedule, self.predicts_start = schedule, prediction == "start"
         self.network = ConditionalUNet(width, levels, schedule.n_steps)
+        if self.predicts_start:
+            with torch.no_grad():
+                self.network.out.weight.mul_(FIRST_CORRECTION)
+                self.network.out.bias.zero_()
 
-    def estimate(self, start: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """The one-step estimate of x_0 [B, D] at a random time per row, and the mean squared error of the noise."""
-        start, condition = unit_rows(start), unit_rows(condition.detach() if self.detach else condition)
+    def estimate(self, rows: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """The one-step estimate of x_0 [B, D] at a random time per row, and the mean squared error of each row [B].
+
+        The error is that of the predicted noise, or of the predicted x_0; its target gets no gradient.
+        """
+        scale = root_mean_square(rows)
+        start = rows / scale
         # Drawn on the CPU whatever the device, so that a seed means the same noise everywhere.
         t = torch.randint(1, self.schedule.n_steps + 1, (len(start),)).to(start.device)
         noise = torch.randn(start.shape).to(start.device, start.dtype)
-        noisy = self.schedule.add_noise(start, t, noise)
-        predicted = self.network(noisy, t, condition)
-        return self.schedule.estimate_start(noisy, t, predicted), F.mse_loss(predicted, noise)
+        found, predicted = self._predict(self.schedule.add_noise(start, t, noise), t, unit_rows(condition.detach()))
+        error = found - start.detach() if self.predicts_start else predicted - noise
+        return found * scale, error.square().mean(dim=1)
 
-    def generate(self, start: Tensor, condition: Tensor, path: str, share: float, n_steps: int) -> Tensor:
-        """Content [B, D] generated deterministically for evaluation (Eq. 5).
-
-        One fixed noise vector serves all nodes: what it adds is then nearly the same for every item and leaves the ranking
-        alone, and no node depends on its place in a block.
+    def generate(self, rows: Tensor, condition: Tensor, n_steps: int) -> Tensor:
+        """Content [B, D] generated for evaluation (Eq. 5), each row by itself.
 
         Args:
-            start, condition: [B, D].
-            path: `one_step`, `ddim` or `ddpm`.
-            share: of T at which generation starts; 1 starts from pure noise unless `one_step`.
-            n_steps: of ddim.
+            rows, condition: [B, D].
+            n_steps: of the deterministic generation (DDIM), which starts at the observed row; 0: the ancestral one, T steps
+                from pure noise, with one fixed draw for all rows, so that no row depends on its place.
         """
-        schedule = self.schedule
-        start, condition = unit_rows(start), unit_rows(condition)
-        random = torch.Generator().manual_seed(0)
-
-        def draw() -> Tensor:
-            return torch.randn(1, start.shape[1], generator=random).to(start).expand_as(start)
-
-        def noise_in(x: Tensor, time: int) -> Tensor:
-            predicted: Tensor = self.network(x, torch.full((len(x),), time, device=x.device), condition)
-            return predicted
-
-        t = max(1, round(share * schedule.n_steps))
-        at, noise = torch.full((len(start),), t, device=start.device), draw()
-        if path == "one_step":
-            x = schedule.add_noise(start, at, noise)
-            return schedule.estimate_start(x, at, noise_in(x, t))
-        x = noise if t == schedule.n_steps else schedule.add_noise(start, at, noise)
-        if path == "ddpm":
-            for time in range(t, 0, -1):
-                x = schedule.ddpm_step(x, time, noise_in(x, time), draw())
-            return x
-        times = sorted({round(t * k / n_steps) for k in range(n_steps + 1)})
+        schedule, last = self.schedule, self.schedule.n_steps
+        scale = root_mean_square(rows)
+        x, condition = rows / scale, unit_rows(condition)
+        if n_steps == 0:
+            random = torch.Generator().manual_seed(0)
+            draws = torch.randn(last, x.shape[1], generator=random).to(x)
+            x = draws[0].expand_as(x)
+            for time in range(last, 0, -1):
+                fresh = draws[last - time + 1] if time > 1 else torch.zeros_like(draws[0])
+                x = schedule.ddpm_step(x, time, self._noise_in(x, time, condition), fresh)
+            return x * scale
+        times = sorted({round(last * step / n_steps) for step in range(n_steps + 1)})
         for time, earlier in zip(times[:0:-1], times[-2::-1], strict=True):
-            x = schedule.ddim_step(x, time, earlier, noise_in(x, time))
-        return x
+            x = schedule.ddim_step(x, time, earlier, self._noise_in(x, time, condition))
+        return x * scale
+
+    def _predict(self, x_t: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """The estimates of x_0 and of the noise in x_t [B, D] at times t [B]."""
+        predicted: Tensor = self.network(x_t, t, condition)
+        if self.predicts_start:
+            return x_t + predicted, self.schedule.estimate_noise(x_t, t, x_t + predicted)
+        return self.schedule.estimate_start(x_t, t, predicted), predicted
+
+    def _noise_in(self, x: Tensor, time: int, condition: Tensor) -> Tensor:
+        return self._predict(x, torch.full((len(x),), time, device=x.device), condition)[1]
 
 
 def unit_rows(x: Tensor) -> Tensor:

@@ -1,18 +1,17 @@
-"""Content features made ready for learning: standardised and reduced, or projected beside users' preferences."""
+"""Content features made ready for learning: standardised, reduced, and without the items that lack them."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
-from torch import Tensor, nn
-
-from common.initial import xavier_normal_embedding
+from torch import Tensor
 
 if TYPE_CHECKING:
     from utils.data.dataset import Dataset
@@ -66,29 +65,53 @@ def leading_directions(matrix: NDArray[np.float32] | sp.csr_matrix | LinearOpera
     return np.ascontiguousarray(directions * np.where(largest < 0, -1, 1), dtype=np.float32)
 
 
-class PreferencesAndContent(nn.Module):
-    """Rows of unit length for all nodes in one modality: users' free preferences, items' projected content features.
+def view_presence(dataset: Dataset, made_of: Mapping[str, Sequence[str]]) -> Tensor | None:
+    """Which nodes have which content view: bool [N, V], users first; None where no item lacks anything.
 
-    X = rownorm([P ; LReLU(F W_1 + b_1) W_2 + b_2]) with slope 0.01; P is Xavier normal, the layers have PyTorch's own start.
+    An item has a view if it has every modality that the view is made of, a user if one of its training items has it.
 
     Args:
-        n_users: U.
-        n_features: width F of the features.
-        width: D.
-        hidden: width between the two layers.
-
-    Source: the start of MMGCN's successors, DualGNN and DRAGON (arXiv 2301.12097).
+        made_of: view to its modalities.
     """
+    if not dataset.present:
+        return None
+    history = dataset.inter_matrix("csr")
+    columns = []
+    for modalities in made_of.values():
+        lacked = [dataset.present[modality] for modality in modalities if modality in dataset.present]
+        items = np.logical_and.reduce(lacked, axis=0) if lacked else np.ones(dataset.n_items, dtype=bool)
+        users = history @ items > 0 if lacked else np.ones(dataset.n_users, dtype=bool)
+        columns.append(np.concatenate([users, items]))
+    return torch.from_numpy(np.stack(columns, axis=1))
 
-    dense_methods = ("forward",)
 
-    def __init__(self, n_users: int, n_features: int, width: int, hidden: int = 256) -> None:
-        super().__init__()
-        self.preference = xavier_normal_embedding(n_users, width)
-        self.first = nn.Linear(n_features, hidden)
-        self.second = nn.Linear(hidden, width)
+def without_fills(dataset: Dataset) -> Dataset:
+    """The data set with rows of zeros where an item lacks a modality, whatever the file holds there."""
+    blank = {m: np.where(there[:, None], dataset.features[m], np.float32(0)) for m, there in dataset.present.items()}
+    return dataclasses.replace(dataset, features=dataset.features | blank) if blank else dataset
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[U + I, D], users first, for features [I, F]."""
-        items = self.second(F.leaky_relu(self.first(features)))
-        return F.normalize(torch.cat([self.preference, items]), dim=1)
+
+def imputed(dataset: Dataset) -> Dataset:
+    """The data set with the mean of the items that have a modality where an item lacks it, whatever the file holds there."""
+    filled = {}
+    for modality, there in dataset.present.items():
+        own = dataset.features[modality][there]
+        mean = own.sum(axis=0, dtype=np.float64) / max(len(own), 1)
+        filled[modality] = np.where(there[:, None], dataset.features[modality], mean.astype(np.float32))
+    return dataclasses.replace(dataset, features=dataset.features | filled) if filled else dataset
+
+
+def without_items(graph: sp.csr_matrix, present: NDArray[np.bool_]) -> sp.csr_matrix:
+    """An item graph [I, I] without the edges from and to the items that are not `present` (bool [I])."""
+    kept = sp.diags(present.astype(graph.dtype))
+    return (kept @ graph @ kept).tocsr()
+
+
+def with_lone_items(graph: sp.csr_matrix, present: NDArray[np.bool_] | None) -> sp.csr_matrix:
+    """An item graph [I, I] in which an item that is not `present` has itself, with weight 1, and nobody else."""
+    if present is None:
+        return graph
+    alone = without_items(graph, present) + sp.diags((~present).astype(graph.dtype))
+    alone = alone.tocsr()
+    alone.eliminate_zeros()
+    return alone

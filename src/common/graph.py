@@ -38,6 +38,13 @@ def normalize_symmetric(adjacency: sp.csr_matrix) -> sp.csr_matrix:
     return (sp.diags(scale) @ adjacency @ sp.diags(scale)).tocsr()
 
 
+def row_means(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Each row over its sum, float64; rows without entries stay empty. Of 0/1 interactions: the mean over neighbours."""
+    sums = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    scale = np.divide(1, sums, where=sums > 0, out=np.zeros_like(sums))
+    return (sp.diags(scale) @ matrix.astype(np.float64)).tocsr()
+
+
 def pruned_interaction_graph(dataset: Dataset, kept: Tensor) -> SparseSymmetric:
     """D^-1/2 A D^-1/2 [U + I, U + I] of some training interactions, D counted among them.
 

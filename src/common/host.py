@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.graph import SparseSymmetric, normalized_interaction_graph
-from common.scoring import score_all_items
 from utils.config.schema import Key, check_value, keys_of
 from utils.errors import UserError
 
@@ -81,7 +80,7 @@ class _InMMRec(nn.Module):
         users, items = self._embeddings or self()
         if not self.training:  # kept until the mode is set again, which each evaluation begins with
             self._embeddings = users, items
-        return score_all_items(users[batch[0]], items)
+        return users[batch[0]] @ items.T
 
 
 class TrainingData:

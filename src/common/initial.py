@@ -30,3 +30,12 @@ def xavier_normal_linear(inputs: int, outputs: int, zero_bias: bool = True, bias
     if bias and zero_bias:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def as_constants(module: nn.Module) -> nn.Module:
+    """The same module with buffers for parameters: it keeps its initial values, and the state dict still holds them."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach())
+    return module

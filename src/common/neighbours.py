@@ -79,11 +79,14 @@ def cosine_graph(dataset: Dataset, modality: str, k: int) -> sp.csr_matrix:
 
     inputs = {"features": dataset.fingerprint[modality], "k": k}
     arrays = dataset.derived("item-neighbours", 1, inputs, build)
-    there = arrays["columns"] >= 0
-    counts = there.sum(axis=1)
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    n = dataset.n_items
-    graph = sp.csr_matrix((arrays["values"][there], arrays["columns"][there], indptr), shape=(n, n))
+    return neighbour_matrix(arrays["values"], arrays["columns"])
+
+
+def neighbour_matrix(values: NDArray[np.float32], columns: NDArray[np.integer]) -> sp.csr_matrix:
+    """The lists [I, k] of `nearest_neighbours` as a matrix [I, I]: row i holds i's neighbours, columns ascending."""
+    there = columns >= 0
+    indptr = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
+    graph = sp.csr_matrix((values[there], columns[there], indptr), shape=(len(columns), len(columns)))
     graph.sort_indices()
     return graph
 
@@ -104,11 +107,33 @@ def weighted_item_graph(dataset: Dataset, modality: str, k: int) -> sp.csr_matri
     return normalize_by_row_sums(cosine_graph(dataset, modality, k))
 
 
+def weighted_graph_of(features: Tensor, k: int) -> sp.csr_matrix:
+    """`weighted_item_graph` of features [I, F] that are not the data set's, computed anew."""
+    values, columns = (part.cpu().numpy() for part in nearest_neighbours(features, k))
+    return normalize_by_row_sums(neighbour_matrix(values, columns))
+
+
 def binary_item_graph(dataset: Dataset, modality: str, k: int) -> sp.csr_matrix:
     """`cosine_graph` with ones for cosines, normalised by row sums: 1/k for each of k neighbours (FREEDOM)."""
     graph = cosine_graph(dataset, modality, k)
     graph.data = np.ones_like(graph.data)
     return normalize_by_row_sums(graph)
+
+
+def shared_neighbours(dataset: Dataset, modalities: Sequence[str], k: int) -> sp.csr_matrix:
+    """1 where item j != i is among the k most similar items of i, itself counted, in every modality: float64 [I, I].
+
+    Directed; rows are as short as the lists' common part.
+    """
+    common = None
+    for modality in modalities:
+        graph = cosine_graph(dataset, modality, k).astype(np.float64)
+        graph.data = np.ones_like(graph.data)
+        common = graph if common is None else common.multiply(graph)
+    assert common is not None
+    common = (common - sp.eye(dataset.n_items, format="csr")).tocsr()  # each item is in its own list
+    common.eliminate_zeros()
+    return common
 
 
 def image_share(modalities: Sequence[str], image_weight: float) -> dict[str, float]:

@@ -1,20 +1,16 @@
 """What the training interactions say before anything is learned.
 
-Their singular vectors, the items' popularity and co-occurrence, and how far content tells of an item what its own
-interactions do not.
+Their singular vectors, the items' popularity and co-occurrence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 from torch import Tensor
 
 from common.features import leading_directions
@@ -23,7 +19,6 @@ if TYPE_CHECKING:
     from utils.data.dataset import Dataset
 
 NEGLIGIBLE = 1e-6  # of the largest singular value
-RIDGE = 1e-4  # penalty of the logistic regression
 
 
 def spectral_embeddings(dataset: Dataset, width: int, power: float) -> tuple[Tensor, Tensor]:
@@ -156,97 +151,3 @@ def unit_mean_square(table: NDArray[np.floating]) -> NDArray[np.float32]:
     """`table` over the root of its mean square; zeros as they are."""
     mean_square = np.mean(np.square(table)) if table.size else 0
     return np.ascontiguousarray(table / np.sqrt(mean_square) if mean_square else table, dtype=np.float32)
-
-
-FOLDS = 5  # one over the share of the training interactions that are predicted from the others
-SPLITS = 2  # different ones, taken together
-RANK = 32  # of the preferences they are predicted by
-MOST_OF_A_USER = 5  # held-out interactions that count, in the mean
-PRIOR_SHARE, PRIOR_EVIDENCE = (
-    0.3,
-    10.0,
-)  # what holds without evidence, and the evidence (nats) that outweighs it by half
-
-
-def estimated_own_share(dataset: Dataset, neighbours: sp.csr_matrix, inputs: Mapping[str, Any]) -> float:
-    """How much an item itself should count beside its neighbours by content, 0 to 1, from the training split alone.
-
-    Of a fifth of its interactions (u, i) it is asked by which score i stands above an item j that u did not take, as
-    popular as i in the mean: <p_u, v_i> of the singular vectors of the others, or <p_u, sum_k S_ik v_k> over the
-    neighbours k of i. A logistic regression on both differences gives weights a, b >= 0 and a gain in likelihood; the
-    share is a / (a + b), drawn towards 0.3 where the gain is small.
-
-    Args:
-        neighbours: S [I, I], which items are neighbours by content; the diagonal does not count.
-        inputs: what S was made of, for the cache.
-    """
-
-    def build() -> dict[str, NDArray[np.float64]]:
-        random = np.random.Generator(np.random.PCG64(0))
-        smooth = (neighbours - sp.diags(neighbours.diagonal())).tocsr()
-        sums = np.asarray(abs(smooth).sum(axis=1)).ravel()
-        smooth = sp.diags(np.divide(1, sums, where=sums > 0, out=np.zeros_like(sums))) @ smooth
-        pairs = np.concatenate([_held_out_differences(dataset, smooth, random) for _ in range(SPLITS)])
-        return {"share": np.array([_share_of_first(pairs)])}
-
-    wanted = {"train": dataset.fingerprint["train"], **inputs}
-    return float(dataset.derived("own-share", 1, wanted, build)["share"][0])
-
-
-class HeldOut(NamedTuple):
-    """A part of the training interactions, to be foretold from the others.
-
-    `users` took `items` [P], and not `others` [P], which are as popular in the mean; at most `MOST_OF_A_USER` of a user
-    count, in the mean, and only of users who have others. `matrix` is D_u^-1/2 R D_i^-1/2 of the others [U, I].
-    """
-
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
-    others: NDArray[np.int64]
-    matrix: sp.csr_matrix
-
-
-def folds(dataset: Dataset, random: np.random.Generator) -> NDArray[np.int64]:
-    """One of five numbers for each distinct training interaction [P]."""
-    return random.integers(0, FOLDS, len(_pairs(dataset)[0]))
-
-
-def held_out(dataset: Dataset, hidden: NDArray[np.bool_], random: np.random.Generator) -> HeldOut:
-    """The distinct training interactions that `hidden` [P] names."""
-    users, items = _pairs(dataset)
-    matrix = _normalized_pairs(users[~hidden], items[~hidden], dataset.n_users, dataset.n_items)
-    user, item = users[hidden], items[hidden]
-    other = random.permutation(item)
-    counts = np.bincount(user, minlength=dataset.n_users)[user]
-    taken = np.isin(user * dataset.n_items + other, users * dataset.n_items + items)
-    use = ~taken & (np.diff(matrix.indptr)[user] > 0) & (random.random(len(user)) * counts < MOST_OF_A_USER)
-    return HeldOut(user[use], item[use], other[use], matrix)
-
-
-def _held_out_differences(dataset: Dataset, smooth: sp.csr_matrix, random: np.random.Generator) -> NDArray[np.float64]:
-    """Differences of scores between held-out items and others, by items themselves and by their neighbours: [P, 2]."""
-    split = held_out(dataset, random.random(len(_pairs(dataset)[0])) < 1 / FOLDS, random)
-    vectors = leading_directions(split.matrix, RANK).astype(np.float64)
-    preferences = (split.matrix @ vectors)[split.users]
-    tables = (vectors, smooth @ vectors)
-    gaps = np.stack([(preferences * (v[split.items] - v[split.others])).sum(axis=1) for v in tables], axis=1)
-    return gaps[preferences.any(axis=1)]
-
-
-def _share_of_first(differences: NDArray[np.float64]) -> float:
-    """Weight of the first column over that of both in a logistic regression, drawn towards the prior."""
-    scale = differences[:, 0].std() if len(differences) else 0
-    if not scale:
-        return PRIOR_SHARE
-    x = differences / scale
-
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        margin = x @ weights
-        gradient = -(x * expit(-margin)[:, None]).mean(axis=0)
-        return float(np.logaddexp(0, -margin).mean() + RIDGE * weights @ weights), gradient + 2 * RIDGE * weights
-
-    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2)
-    gain = max(0.0, (np.log(2) - found.fun) * len(x) / SPLITS)
-    total = found.x.sum()
-    share = found.x[0] / total if total else PRIOR_SHARE
-    return float((gain * share + PRIOR_EVIDENCE * PRIOR_SHARE) / (gain + PRIOR_EVIDENCE))

@@ -17,6 +17,7 @@ from torch import Tensor
 from common.abstract_recommender import GeneralRecommender, Loss
 from common.averaging import WeightAverage
 from common.calibration import by_validation
+from common.mirror_gradient import MirrorGradient
 from common.precision import mixed_precision
 from common.scorers import Scorers, ScorerWeights
 from utils.config.configuration import Config
@@ -148,6 +149,7 @@ class Trainer:
         self.optimizer = make_optimizer(config, model)
         decay = config["weight_average"] if model.needs_training else 0
         self.average = WeightAverage(model, decay) if decay else None
+        self.mirror = MirrorGradient(config["mirror_gradient"])
         gamma, period = config["learning_rate_scheduler"]
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda epoch: gamma ** (epoch / period))
         self.state = _State(stopping=EarlyStopping(config["stopping_step"], config["valid_decimals"]))
@@ -191,21 +193,11 @@ class Trainer:
         pending: list[Tensor] = []
         sums: Tensor | None = None
         names: list[str] = []
-        clip = self.config["clip_grad_norm"]
-        clip = {"max_norm": clip} if isinstance(clip, float) else clip
         n_steps = len(self.loader)
         for step, batch in enumerate(self.loader.epoch()):
-            with self.precision:
-                terms = loss_terms(model.calculate_loss(batch))
-            self.optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
-            torch.stack([term.reshape(()) for term in terms.values()]).sum().backward()
-            if clip:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), **clip)
-            self.optimizer.step()
-            if self.average:
-                self.average.update()
-            names = list(terms)
-            pending.append(torch.stack([term.detach().reshape(()) for term in terms.values()]))
+            model.pre_step_processing(batch)
+            names, values = self._step(step, batch)
+            pending.append(values)
             if len(pending) == CHECK_EVERY or step == n_steps - 1:
                 values = torch.stack(pending).double()
                 self._check(values, names, step + 1 - len(pending))
@@ -215,6 +207,27 @@ class Trainer:
         model.post_epoch_processing()
         means = (sums / n_steps).tolist() if sums is not None else []
         return {"loss": sum(means)} | {f"loss_{name}": mean for name, mean in zip(names, means, strict=True)}
+
+    def _step(self, step: int, batch: Tensor) -> tuple[list[str], Tensor]:
+        """One step; returns the names and values of the loss terms before it."""
+        model, clip = self.model, self.config["clip_grad_norm"]
+        clip = {"max_norm": clip} if isinstance(clip, float) else clip
+        shown: Tensor | None = None
+        for one in self.mirror.passes(step):
+            with self.precision:
+                terms = loss_terms(model.calculate_loss(batch))
+            self.optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
+            (one.scale * torch.stack([term.reshape(()) for term in terms.values()]).sum()).backward()
+            if clip and one.clipped:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), **clip)
+            self.optimizer.step()
+            values = torch.stack([term.detach().reshape(()) for term in terms.values()])
+            # A later pass of the step shows only where its loss is not finite.
+            shown = values if shown is None else torch.where(values.isfinite(), shown, values)
+        if self.average:
+            self.average.update()
+        assert shown is not None
+        return list(terms), shown
 
     def _check(self, values: Tensor, names: list[str], first_step: int) -> None:
         bad = ~torch.isfinite(values)

@@ -76,6 +76,7 @@ class ForeignRecommender(nn.Module):
     file: ClassVar[ModelFile | None] = None  # likewise
     epoch_in: ClassVar[tuple[str, ...]] = ()  # methods that want the number of the epoch
     keeps_zero_gradients: ClassVar[bool] = False
+    batches_by_user: ClassVar[bool] = False
     whole_batches: ClassVar[bool] = True
     epochs_begun: int = 0
     _training_data: TrainingData
@@ -175,8 +176,8 @@ class ForeignRecommender(nn.Module):
         """Scores of all items [B, I] for the users interaction[0] [B]."""
         raise UserError(f"{type(self).__name__} has no full_sort_predict")
 
-    def evaluation_choices(self) -> dict[str, list[float]]:
-        return {}
+    def pre_step_processing(self, batch: Tensor) -> None:
+        """Nothing: MMRec has no such hook."""
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """None are known."""

@@ -99,10 +99,11 @@ def _try(cls: Any, config: Config, dataset: Dataset, report: Report) -> None:
         )
     if model.needs_training:
         optimizer = make_optimizer(config, model)
-        loader = TrainLoader(dataset, BATCH, config["seed"], device, model.needs_negatives)
+        loader = TrainLoader(dataset, BATCH, config["seed"], device, model.needs_negatives, model.batches_by_user)
         model.train()
         model.pre_epoch_processing()
         for step, batch in zip(range(STEPS), loader.epoch(), strict=False):
+            model.pre_step_processing(batch)
             _step(model, optimizer, batch, step)
         model.post_epoch_processing()
         report.done.append(f"trains {STEPS} steps")

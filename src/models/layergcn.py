@@ -25,12 +25,11 @@ from torch import Tensor
 from common.abstract_recommender import GeneralRecommender
 from common.graph import degree_sensitive_weights, draw_without_replacement, pruned_interaction_graph
 from common.initial import xavier_uniform_embedding
+from common.layer_refinement import refine
 from common.losses import half_squared_l2
 from common.scoring import batch_rows
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
-
-LEAST_LENGTH = 1e-8  # of the product of lengths that a cosine divides by
 
 
 @dataclass(frozen=True)
@@ -47,36 +46,6 @@ class LayerGCNConfig:
         choices=("degree", "uniform", "alternate"),
     )
     reg_weight: float = setting("weight of the embedding penalty, a sum over the batch", low=0)
-
-
-class _Refine(torch.autograd.Function):
-    """Written out, for the derivative of the cosine makes several times as many passes over [N, D] than are needed."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, ego: Tensor) -> Tensor:
-        z_length, ego_length = torch.linalg.vector_norm(z, dim=1), torch.linalg.vector_norm(ego, dim=1)
-        cosine = torch.linalg.vecdot(z, ego) / (z_length * ego_length).clamp(min=LEAST_LENGTH)
-        ctx.save_for_backward(z, ego, z_length, ego_length, cosine)
-        return z * cosine[:, None]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        if torch.is_grad_enabled():  # under create_graph: what was saved is a constant to it
-            raise RuntimeError("the refinement has no second derivative")
-        z, ego, z_length, ego_length, cosine = ctx.saved_tensors
-        product = z_length * ego_length
-        by_cosine = torch.linalg.vecdot(gradient, z)  # [N]
-        mixed = (by_cosine / product.clamp(min=LEAST_LENGTH))[:, None]
-        # Where the guard holds the denominator is constant, and what it would add is left out.
-        own = torch.where(product > LEAST_LENGTH, by_cosine * cosine, 0)
-        z_own, ego_own = ((own / length.clamp(min=LEAST_LENGTH).square())[:, None] for length in (z_length, ego_length))
-        by_z = (gradient * cosine[:, None]).addcmul_(ego, mixed).addcmul_(z, z_own, value=-1)
-        return by_z, (z * mixed).addcmul_(ego, ego_own, value=-1)
-
-
-def refine(z: Tensor, ego: Tensor) -> Tensor:
-    """cos(z_v, ego_v) z_v for z, ego [N, D], differentiable in both once; the product of lengths is at least 1e-8."""
-    return _Refine.apply(z, ego)
 
 
 class LayerGCN(GeneralRecommender):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from runner.extras import extras
@@ -12,6 +12,7 @@ from runner.quick_start import Result
 from utils.runs.run_folder import identity
 
 ORACLE = "Oracle"
+RULES = ("epochs", "stopping_step", "eval_step", "valid_metric", "valid_decimals", "protocol")
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Row:
         settings: the settings that vary in this grid, but for the seed.
         valid, test: metric to one value per seed; empty if no seed finished, and `test` of runs with no_test.
         extras: what it has beside its paper, in words.
+        rules: of stopping and evaluation, which should be equal for all of a data set.
         selected: whether validation picked this grid point for its model and data set.
     """
 
@@ -37,6 +39,7 @@ class Row:
     failed: int = 0
     selected: bool = False
     extras: tuple[str, ...] = ()
+    rules: dict[str, Any] = field(default_factory=dict)
 
     def of(self, split: str) -> dict[str, list[float]]:
         """Metrics of a split, valid or test."""
@@ -75,7 +78,8 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
                 [m["best_epoch"] for m in good],
                 sum(run.metrics["seconds"] for run in runs),
                 len(runs) - len(good),
-                extras=tuple(extras(config)),
+                extras=tuple(extras(config, [m["calibration"] for m in good if m.get("calibration")])),
+                rules={key: config[key] for key in RULES if key not in config.axes},
             )
         )
     for dataset, model in dict.fromkeys((row.dataset, row.model) for row in rows):
@@ -152,8 +156,17 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
-    """What the marks of `to_cells` stand for, a line each, and whether there is no test score."""
+    """What the marks of `to_cells` stand for, rules that differ, and whether there is no test score: a line each."""
     lines = [f"[{number}] beside its paper: {', '.join(words)}" for words, number in _marks(rows).items()]
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        for rule in RULES:
+            models: dict[str, list[str]] = {}
+            for row in rows:
+                if row.dataset == dataset and rule in row.rules:
+                    models.setdefault(_plain(row.rules[rule]), []).append(row.model)
+            if len(models) > 1:
+                told = "; ".join(f"{value}: {', '.join(dict.fromkeys(names))}" for value, names in models.items())
+                lines.append(f"not compared under one rule: {rule} on {dataset} is {told}")
     if not any(row.test or row.failed for row in rows):
         lines.append("validation only (no_test): no test score was computed")
     return lines

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+SCORERS = ("popularity", "co_occurrence")
 
-def extras(config: Mapping[str, Any]) -> list[str]:
+
+def extras(config: Mapping[str, Any], calibrations: Sequence[Mapping[str, Any]] = ()) -> list[str]:
     """The options of the harness that a run has switched on, a few words each; empty for a model as its paper has it.
 
     Args:
         config: the settings of a run, or the content of its config.yaml, which may be of an earlier version.
+        calibrations: `calibration` of metrics.json of each seed, where runs are finished.
     """
     words = []
-    tuned = bool(config.get("calibration"))
-    for name in ("popularity", "co_occurrence"):
+    for name in SCORERS:
         damping = config.get(f"{name}_damping")
         if config.get(name):
             words.append(f"{name} {config[name]:g}" + (f" (damping {damping:g})" if damping else ""))
-    if tuned:
-        scorers = "these" if words else "popularity and co_occurrence"
-        words.append(f"{scorers} tuned on validation (calibration)")
+    if config.get("calibration"):
+        words.append(f"scorers {tuned(calibrations)}" if calibrations else "scorers tuned on validation")
     if config.get("weight_average"):
         words.append(f"weight_average {config['weight_average']:g}")
     if config.get("min_steps"):
         words.append(f"min_steps {config['min_steps']}")
-    if config.get("initialization", "xavier") not in (None, "xavier"):
-        words.append(f"initialization {config['initialization']} (power {config['initialization_power']:g})")
+    if config.get("initialization") == "spectral":
+        words.append(f"initialization spectral (power {config['initialization_power']:g})")
     if config.get("amp"):
         words.append("amp")
     return words
+
+
+def tuned(calibrations: Sequence[Mapping[str, Any]]) -> str:
+    """What calibration changed and gained: "tuned on validation: co_occurrence 0 -> 2 (+0.0012 recall@20)".
+
+    Of several seeds that chose differently the values stand one after the other, and the gain is the mean.
+
+    Args:
+        calibrations: `calibration` of metrics.json, one for each seed, all from the same values.
+    """
+    before = calibrations[0]["from"]
+    changes = []
+    for key, value in before.items():
+        after = [calibration["to"][key] for calibration in calibrations]
+        if any(one != value for one in after):
+            values = after if len(set(after)) > 1 else after[:1]
+            changes.append(f"{key} {value:g} -> {'/'.join(f'{one:g}' for one in values)}")
+    if not changes:
+        return "tuned on validation: nothing beats what is configured by a standard error"
+    gain = statistics.fmean(calibration["gain"] for calibration in calibrations)
+    return f"tuned on validation: {', '.join(changes)} ({gain:+.4f} {calibrations[0]['metric']})"

@@ -137,7 +137,9 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         model = build_model(config, dataset, device)
         if config["compile"]:
             compile_dense_methods(model, device)
-        loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
+        loader = TrainLoader(
+            dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives, model.batches_by_user
+        )
         analyses = Analyses(config["analyses"], dataset.splits["valid"]) if config["analyses"] else None
         validator = make_evaluator(config, dataset, "valid", device)
         scorers = Scorers(dataset, device, ScorerWeights.of(config))

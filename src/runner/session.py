@@ -6,13 +6,13 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from common.scorers import Scorers
 from common.trainer import Progress
 from runner.comparison import Row, footnotes, summarize, to_cells, to_markdown, to_records, to_text
+from runner.extras import tuned
 from runner.quick_start import (
     DatasetShelf,
     Result,
@@ -30,7 +30,7 @@ from utils.errors import UserError
 from utils.files import make_folder, write_bytes, write_csv
 from utils.memory import check_fits
 from utils.progress import ProgressBar
-from utils.runs.run_folder import RunFolder
+from utils.runs.run_folder import RunFolder, identity
 from utils.runs.tracking import writer_class
 
 
@@ -88,6 +88,7 @@ def check_all(
     problems: list[str] = []
     spoken: set[str] = set()
     stale: set[str] = set()
+    built: set[str] = set()
     for config in reversed(configs):  # so that the first run's data set is the one kept
         try:
             device = pick_device(config["device"])
@@ -96,7 +97,8 @@ def check_all(
             dataset = shelf.get(config, class_of(config).needs_features)
             needed = class_of(config).memory_needed(config, dataset) | Scorers.memory_needed(config, dataset)
             check_fits(config.model, needed, device)
-            if config["initialization"] == "spectral":
+            if config["initialization"] == "spectral" and (key := identity(config)) not in built:
+                built.add(key)
                 build_model(config, dataset, device)  # a model without the tables is refused before anything is trained
             if max(config["topk"]) > dataset.n_items:
                 problems.append(
@@ -143,22 +145,12 @@ def _outcome(result: Result) -> str:
     if metrics["status"] != "finished":
         return f"diverged: {metrics['error']}; what was computed is in {result.folder}"
     name = metrics["valid_metric"]
+    calibrated = f"; {tuned([metrics['calibration']])}" if metrics.get("calibration") else ""
     test = f"test {name} {metrics['test'][name]:.4f}" if metrics["test"] else "no test"
     return (
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: validation {name} {metrics['valid'][name]:.4f}, "
-        f"{test} ({metrics['seconds']:.1f} s){_tuned(metrics.get('calibration'))}"
+        f"{test} ({metrics['seconds']:.1f} s){calibrated}"
     )
-
-
-def _tuned(calibration: Mapping[str, Any] | None) -> str:
-    """What calibration changed, and what that gained: "; tuned on validation: co_occurrence 0 -> 2 (+0.0012 recall@20)"."""
-    if not calibration:
-        return ""
-    before, after = calibration["from"], calibration["to"]
-    changes = [f"{key} {before[key]:g} -> {after[key]:g}" for key in after if after[key] != before[key]]
-    if not changes:
-        return "; tuned on validation: nothing is better than what is configured by a standard error"
-    return f"; tuned on validation: {', '.join(changes)} ({calibration['gain']:+.4f} {calibration['metric']})"
 
 
 def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence[Row]) -> None:

@@ -101,10 +101,10 @@ class StoredRun:
         model = build_model(config, dataset, place)
         try:
             model.load_state_dict(checkpoint["model"])
-        except (RuntimeError, KeyError, TypeError) as error:
+            # A run that tuned its scorers has the weights that it chose in its checkpoint.
+            scorers = Scorers(dataset, place, ScorerWeights.of(checkpoint.get("scorers", config)))
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not of this model ({error})".splitlines()[0]) from None
-        # A run that tuned its scorers has the weights it chose in its checkpoint.
-        scorers = Scorers(dataset, place, ScorerWeights.of(checkpoint.get("scorers") or config))
         return cls(folder, config, dataset, model, place, scorers)
 
     def check(self, users: Sequence[int], k: int) -> None:

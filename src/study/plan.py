@@ -110,13 +110,15 @@ def make_trials(
     values = {**shared, **entry.settings, **point, **places, "seed": study.seeds[0]}
     request = Request([entry.model], [dataset], {key: [value] for key, value in values.items()}, best=entry.best)
     (first,), _ = resolve(request, {entry.model: own})
-    folder = f"trials/{dataset}/{entry.slug}/{identity(first)}"
     # Once for all seeds: reading the files again for each would take minutes in a study of thousands of trials.
-    configs = {seed: replace(first, entries={**first.entries, "seed": seed}) for seed in study.seeds}
-    return [
-        Trial(entry.label, entry.model, dataset, point, seed, f"{folder}-s{seed}", config)
-        for seed, config in configs.items()
-    ]
+    searching = {"no_test": True} if study.search.no_test else {}
+    trials = []
+    for seed in study.seeds:
+        changed = {"seed": seed} | (searching if seed in study.search_seeds else {})
+        config = replace(first, entries={**first.entries, **changed})
+        folder = f"trials/{dataset}/{entry.slug}/{identity(config)}-s{seed}"
+        trials.append(Trial(entry.label, entry.model, dataset, point, seed, folder, config))
+    return trials
 
 
 def points(entry: Entry, dataset: str, search: Search, told: Sequence[float | None] = ()) -> list[Point]:

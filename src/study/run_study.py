@@ -190,7 +190,9 @@ def _seconds_of_an_epoch(trial: Trial) -> float:
     device = pick_device(config["device"])
     dataset = DatasetShelf().get(config, class_of(config).needs_features)
     model = build_model(config, dataset, device)
-    loader = TrainLoader(dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives)
+    loader = TrainLoader(
+        dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives, model.batches_by_user
+    )
     validator = make_evaluator(config, dataset, "valid", device)
     trainer = Trainer(config, model, loader, validator, RunFolder(Path(".")), lambda *_: None)
     start = time.perf_counter()

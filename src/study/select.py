@@ -46,6 +46,15 @@ class Tried:
         """The test value of each seed."""
         return [trial.metrics["test"][metric] for trial in self.trials]
 
+    @property
+    def split(self) -> str:
+        """What its results are of: test, or with `no_test` valid."""
+        return "test" if self.trials[0].metrics.get("test") else "valid"
+
+    def result(self, metric: str) -> list[float]:
+        """The value of each seed on the split that its results are of."""
+        return [trial.metrics[self.split][metric] for trial in self.trials]
+
     def searched(self) -> list[float]:
         """The validation scores that select: those of the seeds that every point is run with."""
         return self.valid()[: self.n_search]
@@ -70,9 +79,15 @@ class Chosen:
         """Whether points are still to be run, so that another may yet be picked."""
         return any(point.open for point in self.tried)
 
+    @property
+    def trials(self) -> list[TrialResult]:
+        """All trials: those that searched, and those of the point that was picked."""
+        points = self.tried if self.best is None or self.best in self.tried else (*self.tried, self.best)
+        return [trial for point in points for trial in point.trials]
+
     def count(self, status: str) -> int:
         """Trials with a status."""
-        return sum(trial.status == status for point in self.tried for trial in point.trials)
+        return sum(trial.status == status for trial in self.trials)
 
 
 def select(study: Study, results: Iterable[TrialResult]) -> list[Chosen]:
@@ -95,7 +110,9 @@ def select(study: Study, results: Iterable[TrialResult]) -> list[Chosen]:
                 best = None
                 if complete:
                     place = max(complete, key=lambda place: tried[place].score())
-                    tried[place] = best = _tried([*points.values()][place], study, study.seeds)
+                    best = _tried([*points.values()][place], study, study.reported_seeds)
+                    if not study.search.no_test:
+                        tried[place] = best
                     best = best if best.complete else None
                 found.append(Chosen(entry.label, entry.model, dataset, tuple(tried), best))
     return found
@@ -108,7 +125,8 @@ def _tried(trials: Sequence[TrialResult], study: Study, needed: Sequence[int]) -
     ordered = tuple(by_seed[s] for s in study.seeds if s in by_seed and (s in needed or s in bad))
     left = [f"seed {seed} not finished" for seed in needed if seed not in by_seed or by_seed[seed].status == "open"]
     why = ", ".join([bad[t.seed] for t in ordered if t.seed in bad] + left)
-    return Tried(ordered[0].point if ordered else trials[0].point, ordered, why, bool(left), len(study.search_seeds))
+    n_search = None if study.search.no_test else len(study.search_seeds)
+    return Tried(ordered[0].point if ordered else trials[0].point, ordered, why, bool(left), n_search)
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -178,7 +196,9 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
             what = "interactions" if name in SPLITS else "features" if name in manifest.get("features", {}) else "graph"
             suffix = f", {inputs[name]}" if name in inputs else ""
             note(f"{what} ({name}{suffix}) of {result.dataset}", digest, result)
-        missing = [metric for metric in metrics if metric not in (result.metrics.get("test") or {})]
+        tested = bool(result.metrics.get("test"))
+        note("test score", "computed" if tested else "left out", result)
+        missing = [metric for metric in metrics if metric not in (result.metrics["test" if tested else "valid"] or {})]
         if missing:
             note(f"metrics: {', '.join(missing)} not computed", "by", result)
     for what, values in facts.items():
@@ -191,6 +211,11 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
             f"these runs cannot stand in one table: {'; '.join(problems)}; finish the study with one setting and one "
             "version of the code (--rerun_changed runs what another version has finished)"
         )
+
+
+def without_test(chosen: Iterable[Chosen]) -> bool:
+    """Whether the selected runs have no test scores, since they ran with `no_test`."""
+    return any(one.best is not None and one.best.split == "valid" for one in chosen)
 
 
 def replaced(settings: Mapping[str, Any]) -> dict[str, str]:

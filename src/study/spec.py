@@ -43,6 +43,10 @@ class Search:
         low=1,
         default=None,
     )
+    no_test: bool = setting(
+        "the trials that search compute no test score; the best point is then run with the other seeds, which do",
+        default=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,11 @@ class Study:
         """The seeds that every point is run with, and by which the best is picked."""
         return self.seeds[: self.search.seeds]
 
+    @property
+    def reported_seeds(self) -> tuple[int, ...]:
+        """The seeds that the tables are made of: all, or those that do not search where searching computes no test score."""
+        return self.seeds[self.search.seeds :] if self.search.no_test else self.seeds
+
 
 def read_study(path: Path, data_path: Path | None = None, changes: Mapping[str, Any] | None = None) -> Study:
     """Reads and checks a study file.
@@ -187,6 +196,11 @@ def read_study(path: Path, data_path: Path | None = None, changes: Mapping[str, 
     seeds = keys["seeds"]
     if len(set(seeds)) < len(seeds):
         reader.say(f"seeds: a seed stands twice in {seeds}")
+    if search.no_test and not (search.seeds and search.seeds < len(seeds)):
+        reader.say(
+            f"search: no_test: expected search: seeds from 1 to {len(seeds) - 1}, so that seeds are left for the test, "
+            f"got {search.seeds}"
+        )
     if search.seeds is not None and search.seeds > len(seeds):
         reader.say(f"search: seeds: expected at most {len(seeds)}, as many as the study has, got {search.seeds}")
     report = reader.report(keys["report"])

@@ -119,7 +119,7 @@ def test_help_mentions_every_key_of_the_harness_and_of_the_named_model():
 
 def test_help_shows_defaults_and_ranges():
     out = " ".join(run_here("--help", "-m", "GTC").out.split())  # where lines break depends on the terminal
-    assert "--noise_steps N length T of the diffusion; an integer of at least 1 [600]" in out
+    assert "--noise_steps N length T of the diffusion; an integer of at least 1 [10]" in out
     assert "a word out of mmrec, strict ['mmrec']" in out
 
 
@@ -478,14 +478,22 @@ def test_best_lays_the_published_setting_of_the_data_set_over_the_model_s(
     configs = tmp_path / "configs"
     shutil.copytree(CONFIGS, configs)
     (configs / "best" / "toy").mkdir(parents=True)
-    (configs / "best" / "toy" / "LightGCN.yaml").write_text("n_ui_layers: 3\nreg_weight: 0.5\n")
+    other = "others:\n  - source: somebody else\n    reg_weight: 0.75\n"
+    (configs / "best" / "toy" / "LightGCN.yaml").write_text(
+        f"source: the authors' log\nn_ui_layers: 3\nreg_weight: 0.5\n{other}"
+    )
+    (configs / "best" / "toy" / "MostPop.yaml").write_text("epochs: 3\n")
     monkeypatch.setattr("utils.config.request.CONFIGS", configs)
-    outcome = trained("-m", "LightGCN", "BPR", "-d", "toy", *own, *FEW, "--best", "--reg_weight", "0.25")
+    outcome = trained("-m", "LightGCN", "BPR", "MostPop", "-d", "toy", *own, *FEW, "--best", "--reg_weight", "0.25")
     assert "note: no best setting of BPR on toy is published; its defaults are used" in outcome.out
-    assert "of LightGCN on toy" not in outcome.out
+    assert "note: best setting of LightGCN on toy: the authors' log" in outcome.out
+    assert outcome.out.count("best setting of") == 2
     (folder,) = (tmp_path / "runs").glob("toy/LightGCN/*")
-    assert config_lines(folder)["n_ui_layers"] == (3, "best/toy/LightGCN.yaml")
+    assert config_lines(folder)["n_ui_layers"] == (3, "best/toy/LightGCN.yaml (the authors' log)")
     assert config_lines(folder)["reg_weight"] == (0.25, "command line")
+    assert "source" not in config_lines(folder) or config_lines(folder)["source"][0] is None, "a key of data sets"
+    (folder,) = (tmp_path / "runs").glob("toy/MostPop/*")
+    assert config_lines(folder)["epochs"][1] == "command line"
 
 
 def test_the_settings_of_a_run_can_be_used_again(run: Path, shared: Path):

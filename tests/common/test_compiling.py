@@ -11,11 +11,10 @@ from common.compiling import compile_dense_methods
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch's own making
 
-DENOISED = {"denoising": "after", "generated_in": "all", "content": "projected", "fusion": "gate"}
 CASES = {
     "default": ("GTC", {}),
-    "denoised": ("GTC", DENOISED | {"aligned_views": "modalities"}),
-    "denoised with product": ("GTC", {"denoising": "before", "fusion": "concat"}),
+    "text": ("GTC", {"content": "projected", "prediction": "noise", "fusion": "product", "critic": "product"}),
+    "denoised items": ("GTC", {"denoising": "items"}),
     "DRAGON": ("DRAGON", {}),
     "DualGNN": ("DualGNN", {}),
 }
@@ -68,7 +67,7 @@ def test_compiled_training_computes_the_same_with_one_graph_for_all_sizes(case, 
 
 def test_a_run_is_compiled_where_the_key_says_so(graphs, tmp_path):
     words = ("-m", "GTC", "-d", "demo", "--epochs", "1", "--output_dir", tmp_path, "--quiet", "--device", "cpu")
-    for value, expected in (("false", 0), ("true", 2)):
+    for value, expected in (("false", 0), ("true", 3)):
         assert run_here(*words, "--compile", value).code == 0
         assert len(graphs) == expected
 

@@ -20,6 +20,7 @@ from common.graph import (
     normalize_symmetric,
     normalized_interaction_graph,
     pruned_interaction_graph,
+    row_means,
     sparse_product,
 )
 from utils.data.cache import ArrayCache
@@ -328,3 +329,10 @@ def test_a_pattern_without_entries_gives_zeros():
     x, values = torch.randn(2, 4), torch.zeros(0)
     assert not pattern(values, x).any()
     assert pattern.dots(torch.randn(3, 4), x).shape == (0,)
+
+
+def test_row_means_average_over_neighbours():
+    matrix = sp.csr_matrix(np.array([[1.0, 1, 0], [0, 0, 0], [0, 1, 0]], dtype=np.float32))
+    found = row_means(matrix)
+    np.testing.assert_array_equal(found.toarray(), [[0.5, 0.5, 0], [0, 0, 0], [0, 1, 0]])
+    assert found.dtype == np.float64

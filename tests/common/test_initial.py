@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from common.initial import (
+    as_constants,
     xavier_normal_embedding,
     xavier_normal_linear,
     xavier_uniform_embedding,
@@ -69,3 +70,18 @@ def test_the_seed_decides(make):
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+
+
+def test_constants_keep_their_values_and_stay_in_the_state():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2)})["a"])
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    x = torch.randn(5, 4)
+    given = module(x).detach()
+    constant = as_constants(module)
+    assert constant is module
+    assert not list(module.parameters())
+    assert list(module.state_dict()) == list(before)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert torch.equal(module(x), given)
+    assert not module(x).requires_grad

@@ -19,6 +19,7 @@ from common.losses import (
     half_squared_l2_over_batch,
     in_batch_info_nce,
     info_nce,
+    linear_mean_square,
     log_sigmoid_bpr_loss,
     mean_cosine,
     total_correlation,
@@ -303,3 +304,43 @@ def test_in_batch_info_nce_is_one_direction_over_the_batch(normalize):
     terms = [naive.cross_entropy([naive.dot(row, other) / 0.2 for other in b], i) for i, row in enumerate(a)]
     assert in_batch_info_nce(first, second, 0.2, normalize).item() == pytest.approx(sum(terms) / 7, rel=1e-13)
     assert in_batch_info_nce(second, first, 0.2, normalize).item() != pytest.approx(sum(terms) / 7, rel=1e-3)
+
+
+def test_linear_mean_square_is_the_mean_over_entries_and_so_are_its_gradients():
+    parts = randn(5, 3, seed=1), randn(4, 3, seed=2), randn(4, seed=3), randn(5, 4, seed=4)
+    inputs, weight, bias, targets = (
+        [*map(list, rows_of(part))] if part.dim() == 2 else part.tolist() for part in parts
+    )
+    errors = [
+        naive.dot(row, weight[k]) + bias[k] - targets[i][k] for i, row in enumerate(inputs) for k in range(len(weight))
+    ]
+    assert linear_mean_square(*parts).item() == pytest.approx(sum(x * x for x in errors) / 20, rel=1e-13)
+    assert torch.autograd.gradcheck(linear_mean_square, [part.requires_grad_() for part in parts])
+    assert torch.autograd.gradcheck(
+        lambda w, b: linear_mean_square(parts[0].detach(), w, b, parts[3].detach()), parts[1:3]
+    )
+    exact = parts[0].detach() @ parts[1].detach().T + parts[2].detach()
+    gradients = torch.autograd.grad(linear_mean_square(*parts[:3], exact.requires_grad_()), [*parts[:3], exact])
+    assert not any(gradient.abs().max() > 1e-15 for gradient in gradients), "no error, no gradient"
+
+
+def test_linear_mean_square_keeps_one_matrix_of_errors():
+    inputs, weight = randn(50, 3, requires_grad=True), randn(40, 3, requires_grad=True)
+    bias, targets = randn(40, requires_grad=True), randn(50, 40, requires_grad=True)
+    kept = saved_by(lambda: linear_mean_square(inputs, weight, bias, targets))
+    assert sum(tensor.numel() == 50 * 40 for tensor in kept) == 1
+
+
+def test_distinct_rows_with_counts_are_a_batch_with_repeated_rows():
+    counts = torch.tensor([1, 3, 1, 2])
+    first, second = randn(4, 3, seed=1, requires_grad=True), randn(4, 3, seed=2, requires_grad=True)
+    repeated = torch.arange(4).repeat_interleave(counts)
+    losses = (
+        in_batch_info_nce(first[repeated], second[repeated], 0.3),
+        in_batch_info_nce(first, second, 0.3, counts=counts),
+    )
+    expected = naive.one_way_info_nce(rows_of(first[repeated]), rows_of(second[repeated]), 0.3)
+    assert [loss.item() for loss in losses] == pytest.approx([expected] * 2, rel=1e-12)
+    for one, other in zip(*(torch.autograd.grad(loss, [first, second]) for loss in losses), strict=True):
+        torch.testing.assert_close(one, other)
+    assert in_batch_info_nce(first, second, 0.3).item() != pytest.approx(expected, rel=1e-3)

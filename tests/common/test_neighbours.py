@@ -17,6 +17,8 @@ from common.neighbours import (
     mixed_item_graph,
     nearest_neighbours,
     normalize_by_row_sums,
+    shared_neighbours,
+    weighted_graph_of,
     weighted_item_graph,
 )
 from utils.data.cache import ArrayCache
@@ -179,3 +181,22 @@ def test_co_occurrences_are_those_of_counting_pair_by_pair(monkeypatch, work, co
 
 def test_co_occurrences_of_nothing():
     assert largest_co_occurrences(sp.csr_matrix((4, 3)), 2).nnz == 0
+
+
+def test_shared_neighbours_are_in_the_lists_of_every_modality():
+    data, k = toy_dataset(), 9
+    graphs = [cosine_graph(data, modality, k).toarray() != 0 for modality in data.features]
+    expected = graphs[0] & graphs[1]
+    np.fill_diagonal(expected, False)
+    found = shared_neighbours(data, list(data.features), k)
+    assert np.array_equal(found.toarray(), expected)
+    assert found.nnz == expected.sum() > 0
+    np.fill_diagonal(graphs[0], False)
+    assert np.array_equal(shared_neighbours(data, ["visual"], k).toarray(), graphs[0])
+
+
+def test_a_graph_of_given_features_is_that_of_the_data_set_s_own():
+    data = toy_dataset()
+    found = weighted_graph_of(torch.from_numpy(data.features["visual"]), 4)
+    assert (found != weighted_item_graph(data, "visual", 4)).nnz == 0
+    assert found.nnz > N_ITEMS

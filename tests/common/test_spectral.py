@@ -7,12 +7,11 @@ import math
 import naive
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 from toys import N_ITEMS, N_USERS, toy_dataset, uneven
 
 from common import spectral
-from common.spectral import PRIOR_SHARE, co_occurring_items, estimated_own_share, log_popularity, spectral_embeddings
+from common.spectral import co_occurring_items, log_popularity, spectral_embeddings
 from utils.data.dataset import Split
 
 
@@ -120,42 +119,3 @@ def test_the_largest_are_taken_in_order_and_the_first_among_equals():
     values = np.array([1, 3, 2, 3, 2, 0, 2], dtype=np.float32)
     for count, places in ((1, [1]), (2, [1, 3]), (3, [1, 2, 3]), (4, [1, 2, 3, 4]), (7, [*range(7)]), (9, [*range(7)])):
         assert spectral._largest(values, count).tolist() == places
-
-
-class Planted:
-    """150 users who take 6 of the 20 items of one of six groups each, or of all items alike."""
-
-    def __init__(self, groups: bool) -> None:
-        random = np.random.default_rng(3)
-        self.n_users, self.n_items, self.fingerprint = 150, 120, {"train": str(groups)}
-        choices = [20 * (user % 6) + random.permutation(20)[:6] for user in range(150)]
-        if not groups:
-            choices = [random.permutation(120)[:6] for _ in range(150)]
-        self.train = Split(np.repeat(np.arange(150), 6), np.concatenate(choices))
-
-    def derived(self, name, version, inputs, build):
-        return build()
-
-
-def neighbours(of_one_group):
-    """Four neighbours of each item, of its own group or any, and itself, which does not count."""
-    random = np.random.default_rng(4)
-    graph = sp.lil_matrix((120, 120))
-    for item in range(120):
-        others = [j for j in range(120) if j != item and (not of_one_group or j // 20 == item // 20)]
-        graph[item, random.permutation(others)[:4]] = 1
-        graph[item, item] = 1000
-    return graph.tocsr()
-
-
-def test_own_share_is_low_where_neighbours_tell_and_high_where_they_do_not():
-    told = estimated_own_share(Planted(True), neighbours(True), {})
-    not_told = estimated_own_share(Planted(True), neighbours(False), {})
-    assert 0 <= told < 0.4 < 0.7 < not_told <= 1
-    assert estimated_own_share(Planted(True), neighbours(True), {}) == told
-
-
-def test_own_share_without_evidence_is_the_one_assumed():
-    assert estimated_own_share(Planted(False), neighbours(False), {}) == pytest.approx(PRIOR_SHARE, abs=0.1)
-    nothing = sp.csr_matrix((120, 120))
-    assert estimated_own_share(Planted(True), nothing, {}) > 0.7, "there are no neighbours to listen to"

@@ -49,6 +49,10 @@ class Slope(GeneralRecommender):
     def pre_epoch_processing(self):
         self.log.append("pre")
 
+    def pre_step_processing(self, batch):
+        assert batch.shape[0] == 3
+        self.log.append("step")
+
     def post_epoch_processing(self):
         self.log.append("post")
 
@@ -162,7 +166,7 @@ def test_an_epoch_runs_hooks_steps_and_one_evaluation_in_order(tmp_path):
     trainer = make_trainer(tmp_path, epochs=2)
     trainer.model.eval()  # the losses of `Slope` insist on training mode
     trainer.fit()
-    assert trainer.model.log == ["pre", *["loss"] * STEPS, "post", "forward"] * 2
+    assert trainer.model.log == ["pre", *["step", "loss"] * STEPS, "post", "forward"] * 2
 
 
 @pytest.mark.parametrize("amp", [False, True])
@@ -181,7 +185,7 @@ def test_losses_alone_are_computed_in_mixed_precision(amp, tmp_path):
 
     trainer = make_trainer(tmp_path, model=Watched, epochs=2, amp=amp)
     trainer.fit()
-    assert trainer.model.log == [*["loss"] * STEPS, "post", "forward"] * 2
+    assert trainer.model.log == [*["step", "loss"] * STEPS, "post", "forward"] * 2
 
 
 def test_learning_rate_decays_smoothly_and_is_the_one_that_steps(tmp_path):
@@ -522,7 +526,9 @@ def interrupt(monkeypatch, model, kind="", number=0):
     return calls
 
 
-@pytest.mark.parametrize(("model", "average"), [("LightGCN", 0.0), ("GTC", 0.0), ("LightGCN", 0.8)])
+@pytest.mark.parametrize(
+    ("model", "average"), [("LightGCN", 0.0), ("GTC", 0.0), ("LightGCN", 0.8), ("DiffMM", 0.0), ("MMSSL", 0.0)]
+)
 def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(model, average, go, monkeypatch):
     options = {"epochs": 5, "learning_rate_scheduler": [0.5, 1], "weight_average": average}
     whole = go(model, **options)
@@ -748,6 +754,6 @@ def test_the_line_of_a_run_says_what_was_tuned_from_what_to_what_and_what_it_gai
     metrics["calibration"]["to"] = ScorerWeights(co_occurrence=2).values()
     assert line() == f"{plain}; tuned on validation: popularity 0.5 -> 0, co_occurrence 0 -> 2 (+0.0012 recall@5)"
     metrics["calibration"] |= {"to": before.values(), "gain": 0.0}
-    assert line().startswith(f"{plain}; tuned on validation: nothing is better")
+    assert line().startswith(f"{plain}; tuned on validation: nothing beats what is configured by a standard error")
     metrics |= {"test": None, "calibration": None}
     assert line().endswith("validation recall@5 0.2500, no test (1.0 s)")

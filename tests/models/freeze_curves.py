@@ -48,11 +48,12 @@ def curve(model_name: str, settings: Mapping[str, Any]) -> Curve:
     data = toy_dataset()
     model = build(model_name, data, **settings).train()
     optimizer = make_optimizer(make_config(model_name, learning_rate=LEARNING_RATE), model)
-    loader = train_loader(data, negatives=model.needs_negatives)
+    loader = train_loader(data, negatives=model.needs_negatives, by_user=model.batches_by_user)
     values: Curve = {}
     for _ in range(STEPS // len(loader) + 1):
         model.pre_epoch_processing()
         for batch in loader.epoch():
+            model.pre_step_processing(batch)
             terms = loss_terms(model.calculate_loss(batch))
             optimizer.zero_grad(set_to_none=not model.keeps_zero_gradients)
             total(terms).backward()

@@ -11,6 +11,8 @@ import pytest
 from freeze_curves import STEPS, curve, own_settings, read, trained_models
 
 AGAIN = "if that is meant: python tests/models/freeze_curves.py MODEL"
+# Terms that are the same at some steps, and why.
+STANDS_STILL = {("MMSSL", "contrastive"): "its graphs of modalities, as released, are empty in most steps"}
 
 
 def test_every_model_is_frozen_and_no_other():
@@ -26,7 +28,8 @@ def test_losses_are_those_of_the_frozen_curve(name):
     for term, numbers in found.items():
         assert len(numbers) == STEPS
         assert numbers == pytest.approx(terms[term], rel=1e-4, abs=1e-9), f"{term} has changed; {AGAIN}"
-        assert len(set(numbers)) == STEPS or not any(numbers), f"{term} does not move"
+        moves = len(set(numbers)) > 1 if (name, term) in STANDS_STILL else len(set(numbers)) == STEPS
+        assert moves or not any(numbers), f"{term} does not move"
 
 
 def test_one_model_can_be_frozen_without_touching_the_others(tmp_path, monkeypatch):

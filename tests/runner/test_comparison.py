@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers import toy_configs
 
-from runner.comparison import Row, summarize, to_cells, to_markdown, to_records, to_text
+from runner.comparison import Row, footnotes, summarize, to_cells, to_markdown, to_records, to_text
 from runner.quick_start import Result
 from utils.config.configuration import Config
 from utils.files import write_csv
@@ -179,3 +179,64 @@ def test_text_and_markdown_hold_every_cell(seeds):
     assert [lines[2][start:].startswith(cell) for start, cell in zip(starts, cells[1], strict=False)] == [True, True]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in to_markdown(cells).splitlines()]
     assert table == [cells[0], ["---"] * len(cells[0]), *cells[1:]]
+
+
+def without_test(config: Config, valid: float) -> Result:
+    result = finished(config, valid, 0.0)
+    result.metrics["test"] = None
+    return result
+
+
+def test_table_of_runs_without_a_test_shows_validation_and_says_so():
+    configs = toy_configs(n_ui_layers=(1, 2), no_test=True)
+    rows = summarize([without_test(config, valid) for config, valid in zip(configs, (0.2, 0.4), strict=True)], {})
+    assert selected(rows) == [("demo", "Toy", 2)]
+    cells = to_cells(rows)
+    assert cells[0] == ["data set", "model", "n_ui_layers", f"valid {METRIC}", "valid ndcg@20", "best epoch", "seconds"]
+    assert cells[2][3:5] == ["0.4000", "0.1333"]
+    assert not any("test" in cell for line in cells for cell in line)
+    assert footnotes(rows) == ["validation only (no_test): no test score was computed"]
+    assert not any(name.startswith("test_") for record in to_records(rows) for name in record)
+
+
+def test_runs_with_and_without_a_test_keep_their_columns_apart():
+    configs = toy_configs(no_test=(False, True))
+    rows = summarize([finished(configs[0], 0.3, 0.2), without_test(configs[1], 0.4)], {})
+    assert [line[4] for line in to_cells(rows)] == [f"test {METRIC}", "0.2000", "-"]
+    assert footnotes(rows) == []
+
+
+def test_what_a_run_has_beside_its_paper_is_a_footnote():
+    plain, averaged = toy_configs(weight_average=(0.0, 0.9))
+    (again,) = toy_configs(weight_average=0.9, n_ui_layers=3)
+    (other,) = toy_configs(popularity=0.5, min_steps=7)
+    rows = summarize([finished(config, 0.3, 0.2) for config in (plain, averaged, again, other)], {})
+    assert [line[1] for line in to_cells(rows)[1:]] == ["Toy *", "Toy [1]", "Toy [1]", "Toy [2]"]
+    notes = ["[1] beside its paper: weight_average 0.9", "[2] beside its paper: popularity 0.5, min_steps 7"]
+    assert footnotes(rows) == notes
+    assert [record["beside_paper"] for record in to_records(rows)] == [
+        "", "weight_average 0.9", "weight_average 0.9", "popularity 0.5; min_steps 7",
+    ]  # fmt: skip
+    assert to_markdown(to_cells(rows), notes).endswith(f"|\n\n{notes[0]}  \n{notes[1]}  \n")
+
+
+def test_footnote_says_what_was_tuned():
+    configs = toy_configs(calibration=True, seed=(5, 6))
+    results = [finished(config, 0.3, 0.2) for config in configs]
+    off = {"popularity": 0.0, "co_occurrence": 0.0}
+    for result, weight in zip(results, (2.0, 4.0), strict=True):
+        found = {"metric": METRIC, "users": 9, "from": off, "to": off | {"co_occurrence": weight}, "gain": weight / 100}
+        result.metrics["calibration"] = found
+    told = f"[1] beside its paper: scorers tuned on validation: co_occurrence 0 -> 2/4 (+0.0300 {METRIC})"
+    assert footnotes(summarize(results, {})) == [told]
+
+
+def test_rules_that_differ_between_the_rows_of_a_data_set_are_told():
+    first, second = toy_configs()[0], toy_configs(stopping_step=3)[0]
+    other = dataclasses.replace(second, model="Other")
+    rows = summarize([finished(first, 0.3, 0.2), finished(other, 0.3, 0.2)], {})
+    assert footnotes(rows) == ["not compared under one rule: stopping_step on demo is 20: Toy; 3: Other"]
+    elsewhere = dataclasses.replace(other, dataset="baby")
+    assert footnotes(summarize([finished(first, 0.3, 0.2), finished(elsewhere, 0.3, 0.2)], {})) == []
+    axis = [finished(config, 0.3, 0.2) for config in toy_configs(protocol=("mmrec", "strict"))]
+    assert footnotes(summarize(axis, {})) == [], "a column of its own tells that"

@@ -152,3 +152,39 @@ def test_a_wrong_number_of_seeds_is_one_line(seeds, says, tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump({**STUDY, "search": {"seeds": seeds}}))
     assert problems_of(lambda: read_study(file)) == [f"study.yaml: {says}"]
+
+
+def test_a_search_without_test_scores_and_its_best_point_with_them(tmp_path):
+    content = {**STUDY, "search": {"seeds": 1, "no_test": True}}
+    assert run_it(tmp_path, content) == 0
+    folder = tmp_path / "studies" / "two_stages"
+    results = load(folder)
+    assert {r.seed for r in results if r.metrics["test"] is None} == {5}, "the seed that searches, at each point"
+    assert {r.seed for r in results if r.metrics["test"]} == {6, 7}
+    assert len([r for r in results if r.label == "LightGCN"]) == 3 + 2, "three points, and two more seeds of the best"
+    for result in results:
+        tested = (result.folder / "per_user.csv").read_text().count("test,")
+        assert bool(tested) == (result.seed != 5)
+    (best,) = [
+        one.best
+        for one in select(read_study(folder / "study.yaml", tmp_path / "data"), results)
+        if one.label == "LightGCN"
+    ]
+    assert [trial.seed for trial in best.trials] == [6, 7]
+    by_first = {
+        json.dumps(r.point): r.metrics["valid"]["recall@5"] for r in results if r.label == "LightGCN" and r.seed == 5
+    }
+    assert json.dumps(best.point) == max(by_first, key=by_first.__getitem__)
+    report = (folder / "report" / "report.md").read_text()
+    assert "by seed 5 alone without a test score; 8 of 8 trials finished" in report
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.json")}
+    assert run_it(tmp_path, content) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.json")} == times
+
+
+@pytest.mark.parametrize("search", [{"no_test": True}, {"no_test": True, "seeds": 3}])
+def test_a_search_without_test_scores_leaves_seeds_for_the_test(tmp_path, search):
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({**STUDY, "search": search}))
+    lines = problems_of(lambda: read_study(file, tmp_path))
+    assert "search: no_test: expected search: seeds from 1 to 2" in lines[0]

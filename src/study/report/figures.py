@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 from study.report import curves, outcomes
 from study.report.figure import Figure
-from study.select import Chosen
+from study.select import Chosen, without_test
 from study.spec import Study
+
+OF_TEST = ("ablation", "groups", "missing", "cost")
 
 
 def draw(study: Study, chosen: Sequence[Chosen]) -> tuple[list[Figure], list[str]]:
@@ -34,7 +36,11 @@ def draw(study: Study, chosen: Sequence[Chosen]) -> tuple[list[Figure], list[str
     }
     figures: list[Figure] = []
     notes = []
+    no_test = without_test(chosen)
     for kind in study.report.figures:
+        if no_test and kind in OF_TEST:
+            notes.append(f"No figure {kind}: it shows test results, and the runs have none (no_test).")
+            continue
         for dataset in study.datasets:
             mine = [one for one in chosen if one.dataset == dataset]
             found = makers[kind](study, dataset, mine)

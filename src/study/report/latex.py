@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from study.report.figure import metric_name
-from study.report.tables import Content, marks, percent
+from study.report.tables import Content, marks, percent, results_of
 from study.report.templates import latex_environment
 from study.select import mean_and_spread
 
@@ -39,7 +39,7 @@ def to_latex(content: Content) -> str:
             found = []
             for label in labels:
                 one = of_label.get(label)
-                found.append(mean_and_spread(one.best.test(metric)) if one and one.best else None)
+                found.append(mean_and_spread(one.best.result(metric)) if one and one.best else None)
             signs = marks([value[0] if value else None for value in found])
             cells = [_cell(value, sign) for value, sign in zip(found, signs, strict=True)]
             comparison = comparisons.find(dataset, metric)
@@ -78,9 +78,9 @@ def _improvement(text: str) -> str:
 
 def _caption(content: Content) -> str:
     study, comparisons = content.study, content.comparisons
-    n = len(study.seeds)
+    n = len(study.reported_seeds)
     over = f"mean and standard deviation over {n} seeds" if n > 1 else "one seed"
-    text = f"Test results, {over}. The best is bold, the second underlined."
+    text = f"{results_of(content)}, {over}. The best is bold, the second underlined."
     if comparisons.runner_up:
         text += (
             f" Improv.: {study.reference} over the best other. * p < 0.05, ** p < 0.01 (paired t-test over users, Holm "

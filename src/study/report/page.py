@@ -50,7 +50,7 @@ def to_html(content: Content, drawn: Mapping[str, bytes]) -> str:
 def scope(content: Content) -> str:
     """What the study ran, in a line."""
     study = content.study
-    trials = sum(len(point.trials) for one in content.chosen for point in one.tried)
+    trials = sum(len(one.trials) for one in content.chosen)
     done = sum(one.count("finished") for one in content.chosen)
     return (
         f"{len(study.entries)} entries, data sets {', '.join(study.datasets)}, seeds "
@@ -63,4 +63,5 @@ def _by_seeds(study: Study) -> str:
     if study.search.seeds is None:
         return ""
     words = ", ".join(map(str, study.search_seeds))
-    return f" by seed {words} alone" if study.search.seeds == 1 else f" by seeds {words} alone"
+    alone = f" by seed {words} alone" if study.search.seeds == 1 else f" by seeds {words} alone"
+    return f"{alone} without a test score" if study.search.no_test else alone

@@ -8,7 +8,7 @@ from typing import Any
 
 from study.report.figure import Figure, metric_name
 from study.results import TrialResult
-from study.select import Chosen, describe, mean_and_spread, plain
+from study.select import Chosen, describe, mean_and_spread, plain, without_test
 from study.spec import Study
 from study.statistics import Comparison, Comparisons
 
@@ -78,14 +78,14 @@ def main_table(content: Content, dataset: str) -> Table:
     study, metrics = content.study, content.study.report.metrics
     mine = [one for one in content.chosen if one.dataset == dataset]
     columns = {
-        metric: marks([mean_and_spread(one.best.test(metric))[0] if one.best else None for one in mine])
+        metric: marks([mean_and_spread(one.best.result(metric))[0] if one.best else None for one in mine])
         for metric in metrics
     }
     rows = []
     for place, one in enumerate(mine):
         row = [Cell(one.label, one.label)]
         if one.best:
-            row += [cell_of(one.best.valid()), *(cell_of(one.best.test(m), columns[m][place]) for m in metrics)]
+            row += [cell_of(one.best.valid()), *(cell_of(one.best.result(m), columns[m][place]) for m in metrics)]
         else:
             row += [Cell("-")] * (1 + len(metrics))
         rows.append(tuple(row))
@@ -97,8 +97,8 @@ def main_table(content: Content, dataset: str) -> Table:
     metric = next((one.best.trials[0].metrics["valid_metric"] for one in mine if one.best), "")
     header = ("entry", f"validation {metric_name(metric)}".strip(), *(metric_name(m) for m in metrics))
     caption = (
-        f"Test results on {dataset}, mean ± standard deviation over {len(study.seeds)} seeds, each entry at the setting "
-        "that the mean validation score picked."
+        f"{results_of(content)} on {dataset}, mean ± standard deviation over {len(study.reported_seeds)} seeds, each entry "
+        "at the setting that the mean validation score picked."
     )
     if foot:
         caption += (
@@ -106,6 +106,13 @@ def main_table(content: Content, dataset: str) -> Table:
             f"{len(content.comparisons.runner_up)} comparisons."
         )
     return Table(f"Results on {dataset}", caption, header, tuple(rows), tuple(foot))
+
+
+def results_of(content: Content) -> str:
+    """What the results of the main table are, for its caption."""
+    return (
+        "Validation results (no_test: no test score was computed)" if without_test(content.chosen) else "Test results"
+    )
 
 
 def beyond_table(content: Content) -> Table | None:
@@ -140,9 +147,9 @@ def settings_table(chosen: Iterable[Chosen]) -> Table:
     """What was tried and picked: the budget of each entry."""
     rows = []
     for one in chosen:
-        trials = sum(len(point.trials) for point in one.tried)
+        trials = len(one.trials)
         picked = describe(one.best.point) if one.best else "none yet" if one.preliminary else "none"
-        seconds = sum(t.metrics.get("seconds") or 0.0 for point in one.tried for t in point.trials)
+        seconds = sum(trial.metrics.get("seconds") or 0.0 for trial in one.trials)
         counts = [len(one.tried), sum(point.complete for point in one.tried), trials]
         counts += [one.count(status) for status in ("finished", "diverged", "failed", "open")]
         rows.append(
@@ -233,7 +240,7 @@ def records(content: Content) -> list[dict[str, Any]]:
         if one.best:
             row["seeds"] = " ".join(str(trial.seed) for trial in one.best.trials)
             values = {f"valid_{one.best.trials[0].metrics['valid_metric']}": one.best.valid()}
-            values |= {f"test_{metric}": one.best.test(metric) for metric in metrics}
+            values |= {f"{one.best.split}_{metric}": one.best.result(metric) for metric in metrics}
             keys = beyond_keys(content.study, one) if content.study.report.beyond_accuracy else []
             values |= {key: [trial.metrics["beyond"][key] for trial in one.best.trials] for key in keys}
             for name, over_seeds in values.items():

@@ -23,9 +23,9 @@ from study.report.tables import (
     trouble_table,
 )
 from study.results import TrialResult
-from study.select import budget_notes, refuse_mixture, select
+from study.select import budget_notes, refuse_mixture, select, without_test
 from study.spec import Study
-from study.statistics import compare
+from study.statistics import Comparisons, compare
 from utils.charts import FORMS, rendered
 from utils.files import make_folder, write_bytes, write_csv, write_json
 
@@ -72,14 +72,19 @@ def gather(study: Study, results: Sequence[TrialResult]) -> Content:
     """
     chosen = select(study, results)
     refuse_mixture([trial for one in chosen if one.best for trial in one.best.trials], study.report.metrics)
-    content = Content(study, chosen, compare(study, chosen))
+    no_test = without_test(chosen)
+    content = Content(study, chosen, Comparisons([], []) if no_test else compare(study, chosen))
     content.main = [main_table(content, dataset) for dataset in study.datasets]
     beyond = beyond_table(content) if study.report.beyond_accuracy else None
-    tables = [significance_table(content.comparisons), input_table(content), beyond]
+    tables = [significance_table(content.comparisons), None if no_test else input_table(content), beyond]
     tables += [settings_table(chosen), trouble_table(results)]
     content.tables = [table for table in tables if table]
     content.figures, missing = draw(study, chosen)
     content.notes = budget_notes(chosen)
+    if no_test:
+        content.notes.append(
+            "Validation only (no_test): no test score was computed, and nothing is tested against another."
+        )
     if study.report.beyond_accuracy and beyond is None:
         content.notes.append("No table beyond accuracy: the runs take the setting `beyond_accuracy: true`.")
     content.notes += [*missing, *provenance(chosen)]

@@ -75,6 +75,18 @@ def problems_between_keys(config: Config) -> list[str]:
     clip = config["clip_grad_norm"]
     if isinstance(clip, dict) and (set(clip) - {"max_norm", "norm_type"} or "max_norm" not in clip):
         problems.append(f"clip_grad_norm: expected a number or {{max_norm: a, norm_type: p}}, got {clip}")
+    mirror = config["mirror_gradient"]
+    if mirror is not None and not _is_mirror_gradient(mirror):
+        problems.append(
+            "mirror_gradient: expected {alpha1: a, alpha2: b, beta: n} with a > b >= 0 and a whole n of at least 1, "
+            f"got {mirror}"
+        )
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", config["device"]):
         problems.append(f"device: expected auto, cpu, cuda or cuda:N, got '{config['device']}'")
     return problems
+
+
+def _is_mirror_gradient(values: Mapping[str, float]) -> bool:
+    if set(values) != {"alpha1", "alpha2", "beta"}:
+        return False
+    return values["alpha1"] > values["alpha2"] >= 0 and values["beta"] >= 1 and values["beta"].is_integer()

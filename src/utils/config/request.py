@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from utils.config.best import published
 from utils.config.configuration import Config, problems_between_keys
 from utils.config.layers import COMMAND_LINE, FEATURE_FILE_ALIASES, Layers, OwnKeys
 from utils.config.settings import WITHOUT_EFFECT
@@ -117,7 +118,10 @@ def resolve(request: Request, model_settings: Mapping[str, OwnKeys]) -> tuple[li
         best = CONFIGS / "best" / dataset / f"{model}.yaml"
         if request.best and best.is_file() and not plugin:
             name = f"best/{dataset}/{model}.yaml"
-            layers.add(read_yaml(best, name), name)
+            setting = published(read_yaml(best, name), name)
+            layers.add(setting.settings, f"{name} ({setting.source})" if setting.source else name)
+            if setting.source:
+                layers.notes.append(f"best setting of {model} on {dataset}: {setting.source}")
         elif request.best:
             layers.notes.append(f"no best setting of {model} on {dataset} is published; its defaults are used")
         for path in request.files:

@@ -98,6 +98,10 @@ class TrainSettings:
         "train with dense products in bfloat16; weights, losses and evaluation stay float32", default=False
     )
     compile: bool = setting("compile a model's dense parts with torch.compile; evaluation goes without", default=False)
+    mirror_gradient: dict[str, float] | None = setting(
+        "{alpha1: a, alpha2: b, beta: n}: every n-th step descends by a, then climbs back by b; null: none does",
+        default=None,
+    )
     min_steps: int = setting("training steps before which no run is stopped early", low=0, default=0)
     initialization: str = setting(
         "of user and item tables: xavier, as the model draws them, or spectral, by the singular vectors of the interactions",
@@ -194,5 +198,8 @@ WITHOUT_EFFECT = {
     "lambda_coeff": "this model has no such weight",
     "cf_model": "this model has one encoder",
     "degree_ratio": "MMRec's models do not use it either",
+    **dict.fromkeys(("alpha1", "alpha2", "beta"), "use mirror_gradient: {alpha1: a, alpha2: b, beta: n}"),
     "n_layers": "this model has no depth to set under that name",
+    "interModalDist": "the released code of DGMRec does not use it either",
+    "infer_adj_update": "items of the test alone are not treated apart",
 }

@@ -29,12 +29,20 @@ class TrainLoader:
         seed: of the stream.
         device: where batches are wanted.
         negatives: False leaves them out: batches [2, B] over all interactions.
+        by_user: a batch is of B distinct users, each as likely as the others, with one of its items each; an epoch is of as
+            many whole batches as interactions would fill, and one more. Fewer users than B are drawn with repetition.
     """
 
     def __init__(
-        self, dataset: Dataset, batch_size: int, seed: int, device: torch.device, negatives: bool = True
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        negatives: bool = True,
+        by_user: bool = False,
     ) -> None:
-        self.batch_size, self.device, self.has_negatives = batch_size, device, negatives
+        self.batch_size, self.device, self.has_negatives, self.by_user = batch_size, device, negatives, by_user
         # A stream apart from the one that initialises the model, which is seeded with the bare seed.
         (own_seed,) = np.random.SeedSequence([seed, STREAM]).generate_state(1, np.uint64)
         self.generator = torch.Generator().manual_seed(int(own_seed) >> 1)
@@ -55,8 +63,12 @@ class TrainLoader:
         self._free = torch.from_numpy(len(pool) - degree)
         self._pool = torch.from_numpy(pool)
         self._positives = torch.from_numpy(np.stack([users[sampled], items[sampled]]))
+        self._items, self._degree = torch.from_numpy(items), torch.from_numpy(degree)
+        self._users = torch.from_numpy(np.unique(users[sampled]))
 
     def __len__(self) -> int:
+        if self.by_user:
+            return self.n_interactions // self.batch_size + 1
         return -(-self._positives.shape[1] // self.batch_size)
 
     @property
@@ -74,9 +86,23 @@ class TrainLoader:
 
     def epoch(self) -> Iterator[Tensor]:
         """Yields the batches of a fresh epoch: a new permutation, new negatives."""
+        if self.by_user:
+            yield from (self._batch_of_users().to(self.device) for _ in range(len(self)))
+            return
         shuffled = self._positives[:, torch.randperm(self.n_interactions, generator=self.generator)]
         if self.has_negatives:
             shuffled = torch.cat([shuffled, self.negatives(shuffled[0])[None]])
         rows = shuffled.to(self.device)
         for begin in range(0, rows.shape[1], self.batch_size):
             yield rows[:, begin : begin + self.batch_size]
+
+    def _batch_of_users(self) -> Tensor:
+        n_users, size = len(self._users), self.batch_size
+        if n_users >= size:
+            users = self._users[torch.randperm(n_users, generator=self.generator)[:size]]
+        else:
+            users = self._users[torch.randint(n_users, (size,), generator=self.generator)]
+        draw = torch.rand(size, generator=self.generator, dtype=torch.float64)
+        place = torch.minimum((draw * self._degree[users]).long(), self._degree[users] - 1)
+        rows = [users, self._items[self._start[users] + place]]
+        return torch.stack([*rows, self.negatives(users)] if self.has_negatives else rows)

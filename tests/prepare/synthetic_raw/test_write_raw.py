@@ -196,8 +196,8 @@ def test_presets_have_the_published_sizes() -> None:
 def test_mistakes_are_a_line_each(tmp_path: Path) -> None:
     assert problems_of(lambda: RawSpec(users=3, cut=["review"])) == [
         "generate_raw: --users: expected an integer of at least 10, got 3",
-        "generate_raw: --cut: expected a list of words or null out of reviews, meta, images, got ['review'] "
-        "(did you mean 'reviews'?)",
+        "generate_raw: --cut: expected a list of words or null out of reviews, meta, images"
+        ", got ['review'] (did you mean 'reviews'?)",
     ]
     (problem,) = problems_of(lambda: RawSpec(category="a/b"))
     assert problem == "generate_raw: --category: expected letters, digits, _ and -, got 'a/b'"

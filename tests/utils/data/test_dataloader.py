@@ -192,3 +192,37 @@ def test_set_in_which_all_users_own_every_item_is_refused():
     assert problems_of(lambda: loader_of(dataset_of(rows, 3, 4))) == [
         "every user has interacted with every training item: there is nothing to rank them against"
     ]
+
+
+def test_batches_by_user_hold_each_user_once_with_an_item_of_its_own():
+    dataset = random_dataset()
+    loader, own = TrainLoader(dataset, 10, 0, CPU, by_user=True), owned(dataset)
+    batches = list(loader.epoch())
+    assert len(batches) == len(loader) == len(dataset.train) // 10 + 1
+    for batch in batches:
+        users, pos, neg = batch.tolist()
+        assert len(users) == len(set(users)) == 10
+        assert all(i in own[u] and j not in own[u] for u, i, j in zip(users, pos, neg, strict=True))
+    assert not torch.equal(batches[0], batches[1])
+
+
+def test_by_user_every_user_is_as_likely_and_so_is_each_of_its_items():
+    dataset = random_dataset()
+    loader, own = TrainLoader(dataset, 10, 0, CPU, by_user=True), owned(dataset)
+    pairs = torch.cat([rows_of(loader)[:2] for _ in range(150)], dim=1)
+    by_user = Counter(pairs[0].tolist())
+    expected = pairs.shape[1] / (dataset.n_users - 1)  # the last one has no item
+    assert sum((by_user[u] - expected) ** 2 / expected for u in range(dataset.n_users - 1)) < chi2.isf(1e-4, 28)
+    assert dataset.n_users - 1 not in by_user
+    user = max(range(dataset.n_users), key=lambda u: len(own[u]))
+    counts = Counter(pairs[1][pairs[0] == user].tolist())
+    expected = by_user[user] / len(own[user])
+    statistic = sum((counts[item] - expected) ** 2 / expected for item in own[user])
+    assert statistic < chi2.isf(1e-4, len(own[user]) - 1)
+
+
+def test_fewer_users_than_a_batch_are_drawn_with_repetition():
+    dataset = random_dataset()
+    batches = list(TrainLoader(dataset, 64, 0, CPU, by_user=True).epoch())
+    assert all(batch.shape == (3, 64) for batch in batches)
+    assert TrainLoader(dataset, 64, 0, CPU, negatives=False, by_user=True).epoch().__next__().shape == (2, 64)
