@@ -68,7 +68,7 @@ def plan(
     problems: list[str] = []
     taken: dict[str, Trial] = {}
     for entry in study.entries:
-        own = model_keys(entry.model)
+        own = model_keys(entry.model, entry.plugin)
         for dataset in entry.datasets:
             told = (scores or {}).get((entry.label, dataset), ())
             mine = points(entry, dataset, study.search, told)
@@ -108,7 +108,9 @@ def make_trials(
     known |= {alias for key in own.values() for alias in key.field.metadata["alias"]}
     shared = {key: value for key, value in study.settings.items() if key in known}  # others are another model's
     values = {**shared, **entry.settings, **point, **places, "seed": study.seeds[0]}
-    request = Request([entry.model], [dataset], {key: [value] for key, value in values.items()}, best=entry.best)
+    plugins = {entry.model: entry.plugin} if entry.plugin else {}
+    words = {key: [value] for key, value in values.items()}
+    request = Request([entry.model], [dataset], words, best=entry.best, plugins=plugins)
     (first,), _ = resolve(request, {entry.model: own})
     # Once for all seeds: reading the files again for each would take minutes in a study of thousands of trials.
     searching = {"no_test": True} if study.search.no_test else {}
@@ -116,9 +118,15 @@ def make_trials(
     for seed in study.seeds:
         changed = {"seed": seed} | (searching if seed in study.search_seeds else {})
         config = replace(first, entries={**first.entries, **changed})
-        folder = f"trials/{dataset}/{entry.slug}/{identity(config)}-s{seed}"
+        folder = f"trials/{dataset}/{entry.slug}/{_settings_identity(config)}-s{seed}"
         trials.append(Trial(entry.label, entry.model, dataset, point, seed, folder, config))
     return trials
+
+
+def _settings_identity(config: Config) -> str:
+    """What stands for the settings alone: a plugin that was edited leaves its trials, as of older code."""
+    entries = {key: value for key, value in config.entries.items() if key not in ("plugin_sha256", "plugin_modules")}
+    return identity(replace(config, entries=entries))
 
 
 def points(entry: Entry, dataset: str, search: Search, told: Sequence[float | None] = ()) -> list[Point]:

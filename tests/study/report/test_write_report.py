@@ -182,7 +182,7 @@ def test_trials_csv_has_every_trial(full):
     assert len(rows) == len(results)
     assert [float(row["test_recall@20"]) for row in rows] == [r.metrics["test"]["recall@20"] for r in results]
     assert {row["point_n_ui_layers"] for row in rows} == {"1", "2"}
-    assert all((folder.parent / row["folder"]).is_dir() for row in rows)
+    assert all((folder.parent / row["run"]).is_dir() for row in rows)
 
 
 def test_statistics_json(full):
