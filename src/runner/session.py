@@ -221,7 +221,8 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
     if len(results) > 1:
         for row in rows if any(" *" in line[1] for line in cells) else ():
             if row.selected:
-                print(f"picked: {row.model} on {row.dataset}, in {folders_text(row.folders)}")
+                point = "".join(f", {axis} {value}" for axis, value in row.settings.items())
+                print(f"picked: {row.model} on {row.dataset}{point}, in {folders_text(row.folders)}")
         words = "-".join(dict.fromkeys(config.model for config in configs))
         sets = "-".join(dict.fromkeys(config.dataset for config in configs))
         # Named after the run folders, so that the same command run again leaves the earlier table alone.

@@ -14,7 +14,7 @@ from runner.quick_start import DatasetShelf, build_model, make_evaluator, pick_d
 from runner.registry import class_of
 from study.execute import How
 from study.plan import Trial
-from study.results import load
+from study.results import TrialResult, load
 from study.select import older
 from study.spec import Entry, Study
 from utils.data.dataloader import TrainLoader
@@ -30,17 +30,15 @@ def describe_rest(study: Study, trials: Sequence[Trial], folder: Path, how: How)
     again = [result.folder for result in older(results)] if how.rerun_changed else []
     again += [result.folder for result in results if result.status == "failed" and how.retry_failed]
     done = {r.folder: r for r in results if r.status != "open" and r.folder not in again}
-    total, rest, measured = 0.0, 0, False
+    total, rest, n_done, measured = 0.0, 0, 0, False
     lines = []
     for entry in study.entries:
         for dataset in entry.datasets:
             mine = [t for t in trials if (t.label, t.dataset) == (entry.label, dataset)]
             ended = [done[folder / t.folder] for t in mine if folder / t.folder in done]
             left = max(0, _planned(study, entry, mine) - len(ended))
-            of_past = [
-                r.metrics["seconds"] for r in results if (r.label, r.dataset) == (entry.label, dataset) and r.metrics
-            ]
-            what = f"{left} trials open, {len(ended)} done"
+            of_past = [_seconds(r) for r in results if (r.label, r.dataset) == (entry.label, dataset) and r.metrics]
+            what = f"{left} of {left + len(ended)} trials open"
             if left and of_past:
                 seconds = statistics.fmean(of_past)
                 what += f", about {duration(seconds * left)} ({duration(seconds)} a trial, as {len(of_past)} took)"
@@ -51,11 +49,16 @@ def describe_rest(study: Study, trials: Sequence[Trial], folder: Path, how: How)
                 what += f", at most {duration(each * epochs * left)} ({each:.2f} s an epoch, {epochs} epochs a trial)"
                 total += each * epochs * left
                 measured = True
-            rest += left
+            rest, n_done = rest + left, n_done + len(ended)
             lines.append(f"  {entry.label} on {dataset}: {what}")
-    print("\n".join([f"{study.title}: {rest} trials open in {folder}", *lines]))
+    print("\n".join([f"{study.title}: {rest} of {rest + n_done} trials open, in {folder}", *lines]))
     if rest:
         print(f"{'at most' if measured else 'about'} {duration(total)} one after another on this machine")
+
+
+def _seconds(result: TrialResult) -> float:
+    """How long a trial took, with what is built before training unless it was interrupted."""
+    return max(result.metrics["seconds"], result.manifest.get("seconds", {}).get("last_session", 0.0))
 
 
 def _planned(study: Study, entry: Entry, mine: Sequence[Trial]) -> int:
@@ -89,10 +92,6 @@ def _seconds_of_an_epoch(trial: Trial) -> float:
 
 def duration(seconds: float) -> str:
     """Seconds in the unit that reads best."""
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds > 5400
-        else f"{seconds / 60:.0f} min"
-        if seconds > 90
-        else f"{seconds:.0f} s"
-    )
+    if seconds > 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.{int(seconds < 10)}f} s"

@@ -54,7 +54,7 @@ def test_trials_of_an_edited_plugin_are_said_to_be_older_until_they_are_run_agai
     report = world / "runs" / "studies" / "parts" / "report"
     assert said in before
     assert all(said in (report / name).read_text().replace("\\", "") for name in ("report.md", "report.html"))
-    assert "own on toy: 2 trials open, 0 done" in study(world, "--dry_run", "--rerun_changed").out
+    assert "own on toy: 2 of 2 trials open" in study(world, "--dry_run", "--rerun_changed").out
     after = study(world, "--rerun_changed").out
     assert "older code" not in after
     rows = [re.search(r"^own .*", text, re.MULTILINE)[0] for text in (before, after)]
@@ -100,5 +100,5 @@ def test_a_dry_run_counts_what_is_open_by_what_is_done(world):
     study(world)
     (world / "parts.yaml").write_text(FILE.replace("[1, 2]", "[1, 2, 3]"))
     out = study(world, "--dry_run").out
-    assert out.startswith("First: 2 trials open in")
-    assert re.search(r"own on toy: 1 trials open, 2 done, about \d+ s \(\d+ s a trial, as 2 took\)", out)
+    assert out.startswith("First: 2 of 6 trials open, in")
+    assert re.search(r"own on toy: 1 of 3 trials open, about [\d.]+ s \([\d.]+ s a trial, as 2 took\)", out)
