@@ -118,7 +118,7 @@ def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
             for name, values in getattr(row, split).items():
                 record[f"{split}_{name}"] = statistics.fmean(values)
                 record[f"{split}_{name}_std"] = statistics.stdev(values) if len(values) > 1 else ""
-        record["run"] = folders_text(row.folders)
+        record["run"] = folders_text(Path(*folder.parts[-3:]) for folder in row.folders)  # below output_dir
         records.append(record)
     return records
 

@@ -127,7 +127,9 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
     torch.use_deterministic_algorithms(config["deterministic"] and device.type == "cuda", warn_only=True)
     keep_freed_memory()
     record = manifest(config, dataset, device)
-    record["versions"] |= _imported_code(config.model, config["plugin"], config["plugin_sha256"])
+    record["versions"] |= _imported_code(
+        config.model, config["plugin"], f"{config['plugin_sha256']} {config['plugin_modules']}"
+    )
     if config["tensorboard"]:
         writer_class()
     if resume:
@@ -225,10 +227,16 @@ def check_resumable(folder: RunFolder, dataset: Dataset) -> None:
         )
 
 
+_IMPORTED: dict[str, str] = {}  # the harness is imported once
+
+
 @functools.cache
-def _imported_code(model: str, plugin: str | None, sha256: str | None) -> dict[str, str]:
-    """The versions of the code as this process imported it: a file that is edited while runs go on is not imported again."""
-    return code_of(model, plugin)
+def _imported_code(model: str, plugin: str | None, content: str) -> dict[str, str]:
+    """The versions of the code as this process imported it: a model of the tree that is edited meanwhile is not imported
+    again, a plugin is, which `content` tells.
+    """
+    versions = code_of(model, plugin)
+    return versions | {"code": _IMPORTED.setdefault("code", versions["code"])}
 
 
 def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluation) -> dict[str, Any]:

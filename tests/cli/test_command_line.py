@@ -101,7 +101,8 @@ def config_lines(folder: Path) -> dict[str, tuple[Any, str]]:
 # --help and --list
 
 
-OPTIONS = {"plugin", "plugin_config", "config", "best", "grid", "first_combination", "resume", "quiet", "list"}
+OPTIONS = {"plugin", "plugin_config", "config", "best", "grid", "first_combination", "resume", "quiet", "list",
+           "rerun_changed"}  # fmt: skip
 
 
 def test_help_mentions_every_key_of_the_harness_and_of_the_named_model():
