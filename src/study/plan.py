@@ -71,7 +71,7 @@ def plan(
         own = model_keys(entry.model, entry.plugin)
         for dataset in entry.datasets:
             told = (scores or {}).get((entry.label, dataset), ())
-            mine = points(entry, dataset, study.search, told)
+            mine = points(entry, study.search, told)
             best = _best(told) if len(told) == len(mine) else None
             for place, point in enumerate(mine):
                 try:
@@ -129,15 +129,15 @@ def _settings_identity(config: Config) -> str:
     return identity(replace(config, entries=entries))
 
 
-def points(entry: Entry, dataset: str, search: Search, told: Sequence[float | None] = ()) -> list[Point]:
-    """The points of an entry's space that are tried on a data set, in order.
+def points(entry: Entry, search: Search, told: Sequence[float | None] = ()) -> list[Point]:
+    """The points of an entry's space that are tried, in order; drawn ones are the same for each data set.
 
     Grid: all, or `search.trials` of them drawn without replacement where there are more. Random: that many draws. Tpe: the
     points told so far and the next generation, if the budget has one; a function of what was told and nothing else.
     """
     if not entry.grid:
         return [{}]
-    stream = random.Random(f"{search.seed} {entry.label} {dataset}")
+    stream = random.Random(f"{search.seed} {entry.label}")
     if search.method == "tpe":
         return _propose(entry.grid, search, stream.randrange(2**32), told)
     if search.method == "random":
