@@ -146,7 +146,7 @@ def _check_grown(trials: Sequence[Trial], folder: Path, file: Path, changes: Map
     first = f"{gone[0]['label']} on {gone[0]['dataset']}, {gone[0]['point']}, seed {gone[0]['seed']}"
     raise UserError(
         f"{folder}: {len(gone)} of its {len(before)} trials are not in {file.name} any more (first: {first}); what has "
-        f"changed: {'; '.join(told[:5]) or 'nothing in it: this version of the code plans other trials'}. A study may grow, not change: change it back, give it another "
+        f"changed: {'; '.join(told[:5]) or 'nothing there: this code plans other trials'}. A study may grow, not change: change it back, give it another "
         "`name:`, or write elsewhere with --output_dir"
     )
 
