@@ -144,10 +144,11 @@ def _check_grown(trials: Sequence[Trial], folder: Path, file: Path, changes: Map
         earlier = read_yaml(path, str(path))
         told = differences({key: earlier.get(key) for key in values}, values)
     first = f"{gone[0]['label']} on {gone[0]['dataset']}, {gone[0]['point']}, seed {gone[0]['seed']}"
+    what = "; ".join(told[:5]) or "nothing there: this code plans other trials"
     raise UserError(
         f"{folder}: {len(gone)} of its {len(before)} trials are not in {file.name} any more (first: {first}); what has "
-        f"changed: {'; '.join(told[:5]) or 'nothing there: this code plans other trials'}. A study may grow, not change: change it back, give it another "
-        "`name:`, or write elsewhere with --output_dir"
+        f"changed: {what}. A study may grow, not change: change it back, give it another `name:`, or write elsewhere with "
+        "--output_dir"
     )
 
 
