@@ -112,10 +112,6 @@ class EdgePattern(nn.Module):
         """Sum of the values [E] of each row: [R]."""
         return values.new_zeros(self.shape[0]).index_add(0, self.rows, values)
 
-    def column_sums(self, values: Tensor) -> Tensor:
-        """Sum of the values [E] of each column: [C]."""
-        return values.new_zeros(self.shape[1]).index_add(0, self.columns, values)
-
     @single_precision
     def dots(self, left: Tensor, right: Tensor) -> Tensor:
         """<left_r, right_c> of each entry (r, c), for left [R, D] and right [C, D]: [E], differentiable, in blocks."""

@@ -130,17 +130,6 @@ def test_file_written_for_mmrec_trains_and_recommends(name, own):
     assert trained("recommend", folder, "--users", 0, "--k", 3).out.startswith("user 0: ")
 
 
-def test_loss_falls_and_all_parameters_learn(own):
-    (folder,) = trained(
-        "--plugin", PLUGINS / "graphrank.py", "-d", "toy", *own, "--quiet", "--epochs", 30, "--learning_rate", 0.05,
-        "--n_layers", 1,
-    ).folders  # fmt: skip
-    losses = [line.split(",")[2] for line in (folder / "history.csv").read_text().splitlines()[1:]]
-    assert float(losses[-1]) < 0.7 * float(losses[0])
-    names = {"user_embedding.weight", "item_embedding.weight", "_extra_state"}
-    assert set(read_torch(folder / "checkpoint.pt")["model"]) == names
-
-
 def test_lists_that_hyper_parameters_names_are_a_grid_and_other_lists_are_lists(own):
     outcome = trained("--plugin", PLUGINS / "graphrank.py", PLUGINS / "contentgraph.py", "-d", "toy", *own, *FEW)
     first, second, third = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in outcome.folders)
@@ -185,13 +174,9 @@ def test_file_dropped_into_the_tree_is_a_model_like_any_other(shared, tmp_path):
     words = places(shared)
     words[words.index("--output_dir") + 1] = str(tmp_path / "runs")
     here = source / "main.py"
-    listed = run_process("--list", main=here)
-    assert "GRAPHRANK" in listed.out
     outcome = run_process("-m", "graphrank", "BPR", "-d", "toy", *words, *FEW, "--n_layers", 1, main=here)
     assert outcome.code == 0, outcome.err
     assert [folder.parent.name for folder in outcome.folders] == ["GRAPHRANK", "BPR"]
-    again = run_process("recommend", outcome.folders[0], "--users", 0, main=here)
-    assert again.code == 0, again.err
 
 
 def test_plugin_and_models_of_the_tree_share_a_comparison(own):
@@ -246,27 +231,6 @@ def test_where_the_file_lies_is_not_part_of_the_identity(tmp_path):
     shutil.copy(PLUGINS / "keepslast.py", tmp_path)
     elsewhere = here.entries | {"plugin": str(tmp_path / "keepslast.py")}
     assert identity(here) == identity(type(here)(here.model, here.dataset, elsewhere, here.sources))
-
-
-@pytest.mark.parametrize("name", ["selfpair", "keepslast"])
-def test_killed_run_goes_on_to_the_same_numbers(name, own, monkeypatch):
-    from common.trainer import Trainer
-
-    words = ("--plugin", PLUGINS / f"{name}.py", "-d", "toy", *own, "--quiet", "--epochs", 5)
-    (whole,) = trained(*words).folders
-    save = Trainer._save
-
-    def killed(self):
-        save(self)
-        if self.state.epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_save", killed)
-    assert run_here(*words).code == 130
-    monkeypatch.setattr(Trainer, "_save", save)
-    outcome = trained(*words, "--resume")
-    assert "continues in" in outcome.out
-    assert metrics_of(outcome.folders[0]) == metrics_of(whole)
 
 
 def test_numbers_are_those_of_the_best_epoch_where_scores_come_from_the_last_batch(own):
@@ -482,11 +446,6 @@ def test_dok_matrix_takes_entries_at_once():
     assert matrix.T.tocsr().toarray().T.tolist() == expected
     assert (matrix > 0).sum() == 2
     assert matrix.dtype == np.float32
-
-
-def test_a_missing_import_that_a_file_catches_is_its_own_affair(own, tmp_path):
-    head = "try:\n    import no_such_package\nexcept ImportError:\n    no_such_package = None\n"
-    trained("--plugin", write_plugin(tmp_path, head=head), "-d", "toy", *own, *FEW)
 
 
 def test_file_is_imported_once_and_leaves_nothing_beside_it(tmp_path):

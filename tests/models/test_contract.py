@@ -358,9 +358,11 @@ def test_any_modalities_work(name, modalities):
 
 def check_modality_embeddings(model: GeneralRecommender) -> None:
     model.eval()
+    state = torch.get_rng_state()
     with torch.no_grad():
         given = model.modality_embeddings()
         again = model.modality_embeddings()
+    assert torch.equal(torch.get_rng_state(), state), "analyses of a run would change it"
     assert set(given) <= {"id", *model.modalities}
     for name, pair in given.items():
         users, items = pair
