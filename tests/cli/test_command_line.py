@@ -164,6 +164,7 @@ def test_it_runs_from_any_folder_and_shows_progress(shared: Path, tmp_path: Path
     assert run_here("recommend", folder, "--users", 3, "--device", "cpu").code == 0
 
 
+@pytest.mark.slow
 def test_it_runs_inside_src(shared: Path, tmp_path: Path):
     before = contents(ROOT / "src", leave_out="__pycache__")
     outcome = run_process("-m", "BPR", "-d", "toy", *places(shared), "--epochs", 1, cwd=ROOT / "src", main="main.py")
