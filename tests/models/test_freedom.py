@@ -108,29 +108,6 @@ def test_an_item_without_features_has_itself_alone_for_a_neighbour():
     torch.testing.assert_close(found.double(), torch.from_numpy(m) @ x.double(), rtol=1e-5, atol=1e-6)
 
 
-def test_interactions_of_high_degree_are_left_out_more_often():
-    data = toy_dataset()
-    model = build("FREEDOM", data, edge_dropout=0.5)
-    degree = np.bincount(data.train.items, minlength=N_ITEMS)
-    kept = np.zeros(N_ITEMS)
-    for _ in range(300):
-        model.pre_epoch_processing()
-        graph = model.training_graph
-        kept += np.diff(graph.offsets.numpy())[N_USERS:]
-    seen = degree > 0
-    share = kept[seen] / degree[seen] / 300
-    assert np.corrcoef(share, degree[seen] ** -0.5)[0, 1] > 0.9
-    assert kept.sum() == 300 * (len(data.train) // 2)
-
-
-def test_nothing_is_drawn_without_edge_dropout():
-    model = build("FREEDOM", toy_dataset(), edge_dropout=0.0)
-    state = torch.get_rng_state()
-    model.pre_epoch_processing()
-    assert torch.equal(torch.get_rng_state(), state)
-    assert model.training_graph is model.graph
-
-
 def test_all_interactions_may_be_left_out():
     data = toy_dataset()
     model = build("FREEDOM", data, edge_dropout=1.0, n_ui_layers=2)

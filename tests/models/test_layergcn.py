@@ -105,22 +105,3 @@ def test_alternate_takes_turns_and_goes_on_after_a_checkpoint():
     other.load_state_dict(model.state_dict())
     check_next("uniform", other)
     check_next("degree", other)
-
-
-@pytest.mark.parametrize("pruning", ["degree", "uniform"])
-def test_the_share_of_interactions_kept_by_their_items_degree(pruning):
-    data = toy_dataset([])
-    model = build("LayerGCN", data, pruning=pruning, edge_dropout=0.5)
-    degree = np.bincount(data.train.items, minlength=N_ITEMS)
-    kept = np.zeros(N_ITEMS)
-    for _ in range(300):
-        model.pre_epoch_processing()
-        assert len(model.training_graph.weights) == 2 * int(len(data.train) * 0.5)
-        kept += np.diff(model.training_graph.offsets.numpy())[N_USERS:]
-    seen = degree > 0
-    share = kept[seen] / degree[seen] / 300
-    if pruning == "degree":
-        assert np.corrcoef(share, degree[seen] ** -0.5)[0, 1] > 0.9
-        assert np.ptp(share) > 0.2
-    else:
-        assert np.abs(share - 0.5).max() < 0.12  # four deviations of a share among 300 draws

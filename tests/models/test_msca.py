@@ -100,12 +100,3 @@ def test_all_that_is_trained_is_penalised_features_too():
             torch.testing.assert_close(gradient, 2 * weight * parameter.detach())
         names = {name for name, _ in model.named_parameters() if name.startswith("features_")}
         assert names == ({"features_visual", "features_textual"} if trained else set())
-
-
-def test_modality_embeddings_are_the_views():
-    model = build("MSCA", toy_dataset()).eval()
-    given = model.modality_embeddings()
-    assert list(given) == ["id", "visual", "textual"]
-    collaborative, *views = model.encode()
-    for pair, view in zip(given.values(), [collaborative, *views], strict=False):
-        assert torch.equal(torch.cat(pair), view)

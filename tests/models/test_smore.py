@@ -167,11 +167,3 @@ def test_imaginary_parts_of_the_first_and_last_bin_do_not_act_and_all_others_do(
         assert gradient.shape == (1, 5, 2)
         acting = gradient[0].abs() > 1e-12
         assert acting.tolist() == [[True, False], [True, True], [True, True], [True, True], [True, False]]
-
-
-def test_modality_embeddings_are_the_views_before_attention():
-    model = build("SMORE", toy_dataset()).eval()
-    given = model.modality_embeddings()
-    assert list(given) == ["id", "visual", "textual"]
-    for pair, view in zip(given.values(), model.encode(), strict=False):
-        assert torch.equal(torch.cat(pair), view)
