@@ -1,11 +1,11 @@
-# make install | demo | test | format. Needs Python 3.10+, make and git; everything else goes into .venv.
+# make install | demo | test | test-all | format. Needs Python 3.10+, make and git; everything else goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 endif
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test test-all check format clean
 
 install: .venv/.installed
 
@@ -32,6 +32,10 @@ check: .venv/.installed-dev
 
 test: check
 	$(BIN)/python -m pytest -n auto
+
+# Those too that take long and are of use but not for each commit.
+test-all: check
+	$(BIN)/python -m pytest -n auto -m "slow or not slow"
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .

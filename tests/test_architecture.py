@@ -15,8 +15,7 @@ from utils.paths import SOURCE
 LEVELS = [{"utils"}, {"common"}, {"models"}, {"mmrec"}, {"runner"}, {"study", "prepare", "audit"}, {"cli"}]
 ROOMS = {room for level in LEVELS for room in level}
 MOST_LINES = 400
-LONGER = {"common.graph", "models.gtc"}  # what is longer all the same
-LARGEST_SHARE = {"prepare": 0.28}  # of all lines, for rooms with more than a fifth of them
+LARGEST_SHARE = {"prepare": 0.23}  # of all lines, for rooms with more than a fifth of them
 
 
 def modules() -> dict[str, Path]:
@@ -122,7 +121,7 @@ def test_no_two_rooms_have_a_file_of_the_same_name():
 
 def test_no_file_is_longer_than_a_reader_can_keep_in_mind():
     lines = {name: path.read_text().count("\n") for name, path in modules().items()}
-    assert {name for name, n in lines.items() if n > MOST_LINES} <= LONGER
+    assert {name for name, n in lines.items() if n > MOST_LINES} == set()
 
 
 def test_no_room_holds_more_than_a_fifth_of_the_lines():

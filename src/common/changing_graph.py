@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.graph import SparseMatrix
+from common.sparse import SparseMatrix
 
 LEAST_WEIGHT = 1e-8  # what single precision would not show beside the weights of a row
 

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from common.graph import EdgePattern
+from common.sparse import EdgePattern
 
 TINY = 1e-8  # added to degrees where a node may have none
 

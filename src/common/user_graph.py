@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.graph import SparseMatrix
 from common.neighbours import largest_co_occurrences
+from common.sparse import SparseMatrix
 
 if TYPE_CHECKING:
     from utils.data.dataset import Dataset

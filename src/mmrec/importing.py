@@ -37,7 +37,7 @@ STAND_IN_PACKAGES = {
     "torch_geometric.nn.conv.gcn_conv": "torch_geometric.nn",
     "torch_geometric.nn.inits": "torch_geometric.inits",
     "torch_geometric.typing": "torch_geometric.typing",
-    "torch_geometric.utils": "torch_geometric.utils",
+    "torch_geometric.utils": "torch_geometric.edges",
 }  # fmt: skip
 
 

@@ -32,19 +32,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.graph import (
-    SparseMatrix,
-    SparseSymmetric,
-    degree_sensitive_weights,
-    draw_without_replacement,
-    pruned_interaction_graph,
-)
+from common.graph import SparseSymmetric, degree_sensitive_weights, draw_without_replacement, pruned_interaction_graph
 from common.initial import as_constants, xavier_normal_embedding
 from common.layer_refinement import refine
 from common.losses import log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
 from common.preferences import PreferencesAndContent
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from common.user_graph import PADDINGS, UserGraph
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset

@@ -37,10 +37,10 @@ from torch import Tensor, nn
 from common.abstract_recommender import GeneralRecommender
 from common.behaviour_graph import behaviour_item_graph
 from common.blocks import sum_over_blocks
-from common.graph import SparseMatrix
 from common.initial import xavier_uniform_embedding
 from common.neighbours import BLOCK_ENTRIES, normalize_by_row_sums
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 from utils.evaluation.topk import ranked_topk

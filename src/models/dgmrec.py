@@ -37,13 +37,14 @@ from torch import Tensor, nn
 from common.abstract_recommender import GeneralRecommender
 from common.changing_graph import ChangingMatrix, blend_rows
 from common.features import imputed, view_presence, with_lone_items, without_fills
-from common.graph import SparseMatrix, row_means
+from common.graph import row_means
 from common.initial import xavier_uniform_embedding, xavier_uniform_linear
 from common.losses import frobenius_over_batch, in_batch_info_nce, linear_mean_square, log_sigmoid_bpr_loss
 from common.mutual_information import ClubEstimator
 from common.neighbours import cosine_graph, normalize_by_row_sums, weighted_graph_of
 from common.perturbation import perturbed
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

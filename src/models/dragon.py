@@ -27,12 +27,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.graph import SparseMatrix
 from common.initial import xavier_normal_embedding
 from common.losses import log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
 from common.preferences import PreferencesAndContent
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from common.user_graph import PADDINGS, UserGraph
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset

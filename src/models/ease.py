@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender
-from common.graph import sparse_product
 from common.neighbours import SparseRows
+from common.sparse import sparse_product
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

@@ -26,11 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.graph import SparseMatrix, degree_sensitive_weights, draw_without_replacement, pruned_interaction_graph
+from common.graph import degree_sensitive_weights, draw_without_replacement, pruned_interaction_graph
 from common.initial import xavier_uniform_embedding
 from common.losses import log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

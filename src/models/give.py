@@ -26,11 +26,12 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.features import standardized_features, without_fills
-from common.graph import EdgesLeftOut, SparseMatrix, SparseSymmetric
+from common.graph import EdgesLeftOut, SparseSymmetric
 from common.initial import xavier_normal_linear, xavier_uniform_embedding
 from common.losses import bpr_loss, half_squared_l2_over_batch, info_nce
 from common.neighbours import weighted_item_graph
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

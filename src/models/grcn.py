@@ -27,10 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.graph import EdgePattern
 from common.initial import xavier_normal_embedding, xavier_normal_linear
 from common.losses import log_sigmoid_bpr_loss
 from common.scoring import batch_rows
+from common.sparse import EdgePattern
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from common.abstract_recommender import GeneralRecommender
 from common.diffusion import Denoiser, LinearSchedule
 from common.features import standardized_features, view_presence, without_fills, without_items
-from common.graph import EdgesLeftOut, SparseMatrix, SparseSymmetric
+from common.graph import EdgesLeftOut, SparseSymmetric
 from common.host import portable
 from common.losses import bpr_loss, half_squared_l2, half_squared_l2_over_batch, info_nce, total_correlation
 from common.neighbours import cosine_graph, largest_co_occurrences, mixed_item_graph, normalize_by_row_sums
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.errors import UserError
 

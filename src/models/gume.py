@@ -34,12 +34,12 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.features import without_fills
-from common.graph import SparseMatrix
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, in_batch_info_nce, log_sigmoid_bpr_loss
 from common.neighbours import normalize_by_row_sums, shared_neighbours, weighted_item_graph
 from common.perturbation import perturbed
 from common.precision import single_precision
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

@@ -33,11 +33,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.graph import EdgePattern, SparseMatrix, bipartite_adjacency
+from common.graph import bipartite_adjacency
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, log_sigmoid_bpr_loss
 from common.neighbours import nearest_neighbours, weighted_item_graph
 from common.scoring import batch_rows
+from common.sparse import EdgePattern, SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 from utils.errors import UserError

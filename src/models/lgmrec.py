@@ -27,10 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.graph import SparseMatrix
 from common.initial import xavier_uniform_embedding
 from common.losses import candidate_cross_entropy, frobenius_over_batch, log_sigmoid_bpr_loss
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

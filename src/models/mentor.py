@@ -35,13 +35,13 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.dropout import dropped
-from common.graph import SparseMatrix
 from common.initial import xavier_normal_embedding
 from common.losses import in_batch_info_nce, log_sigmoid_bpr_loss, mean_cosine
 from common.neighbours import mixed_item_graph
 from common.perturbation import perturbed
 from common.preferences import PreferencesAndContent
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

@@ -38,13 +38,13 @@ from common.abstract_recommender import GeneralRecommender
 from common.adversarial import RowCritic
 from common.dropout import dropped
 from common.generated_graphs import Collection, PairGraph
-from common.graph import SparseMatrix
 from common.initial import xavier_uniform_embedding, xavier_uniform_linear
 from common.inner_training import InnerTraining
 from common.losses import half_squared_l2, log_sigmoid_bpr_loss
 from common.neighbours import SparseRows
 from common.precision import single_precision
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.behaviour_graph import behaviour_item_graph
-from common.graph import SparseMatrix
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, in_batch_info_nce, log_sigmoid_bpr_loss
 from common.neighbours import binary_item_graph, weighted_item_graph
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

@@ -31,7 +31,6 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.graph import (
-    SparseMatrix,
     SparseSymmetric,
     bipartite_adjacency,
     degree_sensitive_weights,
@@ -43,6 +42,7 @@ from common.initial import xavier_uniform_embedding
 from common.losses import in_batch_info_nce, log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
 from common.scoring import batch_rows
+from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 from utils.errors import UserError

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.graph import EdgePattern
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, mean_cosine
+from common.sparse import EdgePattern
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 

@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from utils.errors import UserError
 
 MAX_LINE = 4 << 20  # bytes; a longer line is no record of any known format
 BLOCK = 1 << 20
 NOT_KEPT = "of items that are not kept"  # the usual reason to leave out a row about an item
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -153,3 +154,24 @@ def read_lines(path: Path, tally: Tally, how: Reading) -> Iterator[tuple[int, by
         )
     elif rest:
         yield number + 1, rest.removesuffix(b"\r")
+
+
+def records(
+    path: Path, tally: Tally, how: Reading, what: str, parse: Callable[[bytes], Record | None]
+) -> Iterator[tuple[int, bytes, Record]]:
+    """Number, bytes and content of each line that `parse` makes something of; blank and other lines are dropped.
+
+    Args:
+        path, tally, how: see `read_lines`; the caller counts what is yielded as kept or dropped.
+        what: a line should be.
+        parse: gives None for what is something else.
+    """
+    for at, line in read_lines(path, tally, how):
+        tally.read += 1
+        content = parse(line) if line.strip() else None
+        if content is not None:
+            yield at, line, content
+        elif line.strip():
+            tally.drop(f"malformed: not {what}", at, line)
+        else:
+            tally.drop("blank", at)

@@ -165,6 +165,7 @@ def test_it_runs_from_any_folder_and_shows_progress(shared: Path, tmp_path: Path
     assert run_here("recommend", folder, "--users", 3, "--device", "cpu").code == 0
 
 
+@pytest.mark.slow
 def test_it_runs_inside_src(shared: Path, tmp_path: Path):
     before = contents(ROOT / "src", leave_out="__pycache__")
     outcome = run_process("-m", "BPR", "-d", "toy", *places(shared), "--epochs", 1, cwd=ROOT / "src", main="main.py")
@@ -330,13 +331,6 @@ def test_two_runs_with_one_seed_agree_and_the_second_leaves_the_first_alone(own:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-def test_the_batch_size_of_evaluation_changes_nothing(own: list[str]):
-    words = ["-m", "VBPR", "-d", "toy", *own, *FEW, "--save_topk", "--eval_batch_size"]
-    folders = [trained(*words, size).folders[0] for size in (7, 4096)]
-    assert metrics_of(folders[0]) == metrics_of(folders[1])
-    assert (folders[0] / "topk.tsv").read_bytes() == (folders[1] / "topk.tsv").read_bytes()
-
-
 def test_seeds_are_runs_of_one_row(own: list[str], tmp_path: Path):
     outcome = trained("-m", "BPR", "-d", "toy", *own, *FEW, "--seed", 1, 2, 3)
     metrics = [metrics_of(folder) for folder in outcome.folders]
@@ -382,12 +376,6 @@ def test_a_list_is_a_grid_selected_by_validation(own: list[str], tmp_path: Path)
     assert [row["selected"] for row in rows] == [str(place == valid.index(max(valid))) for place in range(4)]
     assert len(re.findall(r"^toy +BPR \* ", outcome.out, re.MULTILINE)) == 1
     assert "picked by validation" in outcome.out
-
-
-def test_a_yaml_list_on_the_command_line_is_the_same_grid(own: list[str]):
-    plain = trained("-m", "BPR", "-d", "toy", *own, "--epochs", 1, "--reg_weight", "0.1", "1e-2")
-    listed = trained("-m", "BPR", "-d", "toy", *own, "--epochs", 1, "--reg_weight", "[0.1, 1e-2]")
-    assert [f"{folder.name}_2" for folder in plain.folders] == [folder.name for folder in listed.folders]
 
 
 def test_the_published_grid_runs_whole_or_its_first_combination(own: list[str]):
@@ -466,15 +454,6 @@ def test_a_config_file_with_the_names_and_lists_of_mmrec(own: list[str], tmp_pat
     )
 
 
-def test_the_command_line_wins_over_files_and_the_later_file_over_the_earlier(own: list[str], tmp_path: Path):
-    (tmp_path / "a.yaml").write_text("epochs: 7\nembedding_size: 4\nreg_weight: 0.5\n")
-    (tmp_path / "b.yaml").write_text("epochs: 8\nembedding_size: 6\n")
-    files = ["--config", tmp_path / "a.yaml", tmp_path / "b.yaml"]
-    lines = config_lines(trained("-m", "BPR", "-d", "toy", *own, *files, "--epochs", 1).folders[0])
-    assert (lines["epochs"][0], lines["embedding_size"][0], lines["reg_weight"][0]) == (1, 6, 0.5)
-    assert lines["embedding_size"][1] == str(tmp_path / "b.yaml")
-
-
 def test_best_lays_the_published_setting_of_the_data_set_over_the_model_s(
     own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -505,15 +484,6 @@ def test_the_settings_of_a_run_can_be_used_again(run: Path, shared: Path):
     assert config_lines(run)["epochs"] == (4, "command line"), "the run is left as it was"
 
 
-def test_a_word_is_taken_as_it_stands(own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    del own[own.index("--output_dir") : own.index("--output_dir") + 2]
-    for name in ("2024", "off", "a #b", "[x", "{y: 1}"):
-        outcome = run_here("-m", "BPR", "-d", "toy", *own, "--epochs", 1, "--output_dir", name)
-        assert (outcome.code == 0) == (name != "[x"), outcome.err
-        assert (tmp_path / name).is_dir() == (name != "[x")
-
-
 def test_options_may_be_written_with_equals_signs_and_hyphens(own: list[str]):
     (folder,) = trained(
         "-m", "BPR", "-d", "toy", *own, "--epochs=1", "--learning-rate=5e-3", "--clip-grad-norm", ".5"
@@ -523,18 +493,6 @@ def test_options_may_be_written_with_equals_signs_and_hyphens(own: list[str]):
 
 
 # Evaluation
-
-
-def test_strict_protocol_masks_validation_items_at_test_only(own: list[str]):
-    words = ["-m", "BPR", "-d", "toy", *own, *FEW, "--save_topk", "--protocol"]
-    loose, strict = (trained(*words, name).folders[0] for name in ("mmrec", "strict"))
-    valid = labelled(1)
-    shown = {user: {int(item) for item in items} for user, items in topk_of(loose).items()}
-    assert any(shown[str(user)] & items for user, items in valid.items()), "the other protocol does show them"
-    for user, items in topk_of(strict).items():
-        assert not {int(item) for item in items} & valid[int(user)]
-    assert metrics_of(loose)["valid"] == metrics_of(strict)["valid"]
-    assert metrics_of(loose)["test"]["ndcg@50"] < metrics_of(strict)["test"]["ndcg@50"]
 
 
 def test_groups_share_out_the_users(own: list[str]):

@@ -18,7 +18,6 @@ import pytest
 import torch
 from cli_tools import (
     N_ITEMS,
-    N_USERS,
     Outcome,
     contents,
     copy_of_code,
@@ -75,46 +74,26 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
         ("-m", "BPR", "-d", "tou"),
         r"unknown data set 'tou' \(did you mean 'toy'\?\); there are baby, .*tou.inter",
     ),
-    "data set is a path": (("-m", "BPR", "-d", "../data/toy"), "unknown data set '../data/toy'"),
     "command unknown": (
         ("trian", *TRAIN),
         r"unknown command 'trian' \(did you mean 'train'\?\); there are train, recommend, .*gen",
     ),
     "both missing": (("--epochs", 3), ("--model is missing", "--dataset is missing")),
-    "model without a name": (("-m", "-d", "toy"), "--model: a value is missing"),
     "key without a value": ((*TRAIN, "--epochs"), "--epochs: a value is missing"),
     "key twice": (
         (*TRAIN, "--epochs", 3, "--epochs", 4),
         "--epochs is given twice; write its values after one --epochs",
     ),
     "word of no option": ((*TRAIN, "--quiet", 5), "'5' belongs to no option; write --KEY VALUE"),
-    "short option unknown": ((*TRAIN, "-e", 5), "unknown option '-e'; short options are -m, -d, -h"),
     "flag with a value": ((*TRAIN, "--quiet=yes"), "--quiet takes no value, got 'yes'"),
-    "list with an unknown option": (
-        ("--list", "--data_pth", "x"),
-        r"unknown option --data_pth \(did you mean 'data_path'\?\)",
-    ),
-    "help on an unknown model": (("--help", "-m", "GCT"), r"unknown model 'GCT' \(did you mean 'GTC'\?\)"),
     # Types and ranges
     "integer is a word": (
         (*TRAIN, "--epochs", "many"),
         "command line: epochs: expected an integer of at least 1, got 'many'",
     ),
-    "number zero": ((*TRAIN, "--learning_rate", 0), "learning_rate: expected a number above 0, got 0"),
-    "number negative": ((*TRAIN, "--reg_weight", "-1e-3"), "reg_weight: expected a number of at least 0, got -0.001"),
     "number nan": ((*TRAIN, "--learning_rate", ".nan"), "learning_rate: expected a number above 0, got nan"),
-    "number of 400 digits": (
-        (*TRAIN, "--learning_rate", "1" * 400),
-        "learning_rate: expected a number above 0, got 1111",
-    ),
     "choice unknown": ((*TRAIN, "--learner", "sdg"), "learner: expected a word out of adam, adamw, sgd.*, got 'sdg'"),
-    "mapping for a word": (
-        (*TRAIN, "--embedding_size", "{a: 1}"),
-        "embedding_size: expected an integer of at least 1, got {'a': 1}",
-    ),
     "value is no YAML": ((*TRAIN, "--learning_rate", "[1,"), "--learning_rate, line 1: not valid YAML"),
-    "value looks like a date": ((*TRAIN, "--seed", "2020-99-99"), "--seed: not valid YAML: month must be in 1..12"),
-    "value goes deep": ((*TRAIN, "--learning_rate", "[" * 5000), "--learning_rate.*: not valid YAML"),
     # Rules that bind keys together
     "metric not measured": (
         (*TRAIN, "--valid_metric", "recall@7"),
@@ -125,15 +104,7 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
         (*TRAIN, "--learning_rate_scheduler", 2, 1e-3),
         r"learning_rate_scheduler: expected .*finite.*got \[2.0, 0.001\]",
     ),
-    "clipping without a norm": (
-        (*TRAIN, "--clip_grad_norm", "{norm_type: 2}"),
-        "clip_grad_norm: expected a number or {max_norm: a",
-    ),
     "device unknown": ((*TRAIN, "--device", "tpu"), "device: expected auto, cpu, cuda or cuda:N, got 'tpu'"),
-    "separator of two letters": (
-        (*TRAIN, "--field_separator", r"\t"),
-        r"field_separator: expected one character, got '\\\\t'; a tab is",
-    ),
     "groups of generated data": (
         (*TRAIN, "--group_by", "signal"),
         "group_by: signal is known of generated data sets only, not of 'toy'",
@@ -145,27 +116,13 @@ WORDS: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
         (*TRAIN, "--learning_rate", 0.1, "x", -1),
         ("learning_rate: .* got 'x'", "learning_rate: .* got -1"),
     ),
-    "grid of places": ((*TRAIN, "--cache_dir", "a", "b"), "cache_dir: expected one value, got 2"),
-    "grid axis unknown": (
-        (*TRAIN, "--hyper_parameters", "reg_wight"),
-        r"hyper_parameters: unknown key 'reg_wight' \(did you mean 'reg_weight'\?\)",
-    ),
     # Features
     "no modality": ((*VBPR, "--modalities", "{}"), "modalities: expected at least one for VBPR, got none"),
     "feature file missing": (
         (*VBPR, "--modalities", "{visual: img.npy}"),
         r"data set 'toy': no img.npy \(visual\) in .*; there is image_feat.npy, text_feat.npy",
     ),
-    "modality of a reserved name": (
-        (*VBPR, "--modalities", "{items: image_feat.npy}"),
-        "modalities: 'items' cannot name a modality",
-    ),
-    "feature alias no file name": (
-        (*VBPR, "--vision_feature_file", 5),
-        "modalities: expected a mapping of words to words or null, got {'visual': 5}",
-    ),
     # The generated data set
-    "synthetic no mapping": ((*SYNTHETIC, 5), "synthetic: expected a mapping of words to values or null, got 5"),
     "synthetic key unknown": (
         (*SYNTHETIC, "{n_user: 5}"),
         r"synthetic: unknown key 'n_user' \(did you mean 'n_users'\?\)",
@@ -234,7 +191,6 @@ def test_sizes_beyond_memory(world: Path):
 SETTINGS: dict[str, tuple[str | bytes, str]] = {
     "not YAML": ("epochs: [3\nseed: 4\n", r"bad.yaml, line \d: not valid YAML"),
     "a list": ("- epochs\n", r"bad.yaml: expected keys and values \('key: value'\), got list"),
-    "key a number": ("3: epochs\n", "bad.yaml: expected keys and values"),
     "key twice": ("epochs: 3\nepochs: 4\n", r"bad.yaml.*: key 'epochs' stands twice"),
     "not text": (b"\xff\xfe\x00epochs", "bad.yaml: cannot be read .not UTF-8 text"),
     "Python objects": (
@@ -242,24 +198,11 @@ SETTINGS: dict[str, tuple[str | bytes, str]] = {
         "bad.yaml.*: not valid YAML: could not determine a constructor",
     ),
     "unknown key": ("epocs: 3\n", r"bad.yaml: unknown key 'epocs' \(did you mean 'epochs'\?\)"),
-    "wrong type": ("epochs: ten\n", "bad.yaml: epochs: expected an integer of at least 1, got 'ten'"),
     "wrong type of MMRec's key": (
         "n_layers: deep\n",
         "bad.yaml: n_ui_layers: expected an integer of at least 0, got 'deep'",
     ),
-    "grid key unknown": (
-        "grid: {reg_wait: [1]}\n",
-        r"bad.yaml: grid: unknown key 'reg_wait' \(did you mean 'reg_weight'\?\)",
-    ),
-    "axis without values": (
-        "reg_weight: []\nhyper_parameters: [reg_weight]\n",
-        r"bad.yaml: reg_weight: expected a list of values, got \[\]",
-    ),
     "of another model": ("model: GTC\n", "bad.yaml: these are settings of model 'GTC', not of 'LightGCN'"),
-    "modalities a list": (
-        "modalities: [a]\nvision_feature_file: b.npy\n",
-        r"bad.yaml: modalities: expected a mapping .* got \['a'\]",
-    ),
 }
 
 
@@ -271,7 +214,7 @@ def test_a_config_file(case: str, world: Path, monkeypatch: pytest.MonkeyPatch):
     refused(world, *TRAIN, *places(world), "--config", world / "bad.yaml", says=says)
 
 
-@pytest.mark.parametrize("case", ["not YAML", "a list", "unknown key", "wrong type", "modalities a list"])
+@pytest.mark.parametrize("case", ["not YAML", "unknown key"])
 def test_the_settings_of_a_data_set(case: str, world: Path):
     text, says = SETTINGS[case]
     (world / "data" / "toy" / "dataset.yaml").write_text(str(text))
@@ -372,11 +315,6 @@ DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
         "toy.inter: no column itemID, x_label; its columns are userID, item, label",
     ),
     "id a word": (rows(("u7", 1, 0)), f"toy.inter: line {LINE}: userID is 'u7', expected an integer from 0 up"),
-    "id far from the others": (
-        rows((10**9, 1, 0)),
-        "toy.inter: an id of 1000000000; ids count from 0 without gaps, so map them",
-    ),
-    "label unknown": (rows((1, 2, 3)), f"toy.inter: line {LINE}: x_label is 3, expected 0, 1 or 2"),
     "two columns wrong": (
         rows((-1, 2, "train")),
         (f"line {LINE}: userID is", f"line {LINE}: x_label is 'train', expected 0, 1 or 2"),
@@ -385,8 +323,6 @@ DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
         raw("toy.inter", b""),
         "toy.inter: the file is empty; expected a header with userID, itemID, x_label",
     ),
-    "header alone": (raw("toy.inter", b"userID\titemID\tx_label\n"), "toy.inter: no rows below the header"),
-    "quote not closed": (rows(('"1', 2, 0)), "toy.inter: cannot be read as a separated text file: .*EOF inside string"),
     "train empty": (
         rows(drop=lambda row: row[2] == 0),
         (
@@ -395,8 +331,6 @@ DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
             "the test split is empty: no user",
         ),
     ),
-    "repeated row": (rows(TRAINED), r"train: 1 repeated \(user, item\) rows; each pair counts once"),
-    "user in test only": (rows((N_USERS, 3, 2)), r"1 users of test have no training row \(1 rows\)"),
     "in train and test": (
         rows((*TRAINED[:2], 2)),
         rf"1 interactions are in both train and test \(first: user {TRAINED[0]}, item {TRAINED[1]}\)",
@@ -410,16 +344,10 @@ DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
         array(GOOD[:50]),
         r"image_feat.npy \(visual\): 50 rows, but items go up to 54: 5 items have no feature row",
     ),
-    "features of one dimension": (
-        array(GOOD[:, 0]),
-        r"image_feat.npy \(visual\): expected shape \[items, features\], got \[55\]",
-    ),
     "feature NaN": (
         array(with_value(np.nan)),
         r"image_feat.npy \(visual\): NaN or infinite values in 1 rows \(first: item 7\)",
     ),
-    "feature beyond float32": (array(with_value(1e300)), r"NaN or infinite values in 1 rows \(first: item 7\)"),
-    "features of words": (array(np.full((N_ITEMS, 2), "a")), "expected an array of numbers, got <U1"),
     "features pickled": (
         array(np.full((N_ITEMS, 2), Bomb())),
         r"image_feat.npy \(visual\): not a numeric .npy array: it holds Python objects",
@@ -428,20 +356,12 @@ DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
         raw("image_feat.npy", pickle.dumps(Bomb())),
         r"image_feat.npy \(visual\): not a numeric .npy array",
     ),
-    "feature header broken": (
-        raw("image_feat.npy", npy(GOOD).replace(b"(55, 4), }", b"(55, 4  ( ")),
-        r"image_feat.npy \(visual\): not a numeric .npy array",
-    ),
     "feature header too large": (
         raw("image_feat.npy", npy(GOOD).replace(b"(55, 4), }" + b" " * 14, b"(550000000000000, 4), } ")),
         r"image_feat.npy \(visual\): not a numeric .npy array",
     ),
-    "feature files wrong, both": (
-        lambda f: [raw(name, b"")(f) for name in ("image_feat.npy", "text_feat.npy")],
-        ("image_feat.npy", "text_feat.npy"),
-    ),
 }
-DOUBTFUL = ("repeated row", "user in test only", "in train and test", "in valid and test")
+DOUBTFUL = ("in train and test",)
 
 
 @pytest.mark.parametrize("case", DATA)
@@ -496,18 +416,10 @@ def done(finished: Path, tmp_path: Path) -> Path:
 
 RECOMMEND: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
     "user unknown": (("--users", 3, 40), "--users: there is no user 40; ids go from 0 to 39"),
-    "users no integers": (
-        ("--users", "anna", 1.5),
-        ("recommend: --users: expected a list of integers .*, got .'anna', 1.5"),
-    ),
-    "k zero": (("--k", 0), "recommend: --k: expected an integer of at least 1, got 0"),
     "k two values": (("--k", 1, 2), "recommend: --k: expected one value, got 2"),
     "k beyond the items": (("--k", 56), "--k: 56 is more than the 55 items of 'toy'"),
     "option unknown": (("--user", 3), r"recommend: unknown option --user \(did you mean 'users'\?\)"),
-    "flag": (("--quiet",), "recommend: unknown option --quiet"),
-    "device unknown": (("--device", "gpu"), "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
     "output below nothing": (("--output", "no/where.tsv"), "--output: there is no folder no"),
-    "output a folder": (("--output", "."), r"--output: expected a file to write, got the folder \."),
     "data elsewhere": (("--data_path", "nowhere"), "data set 'toy': no file .*toy.inter; set --data_path"),
     "several": (("--user", 3, "--k", 0, "--grid"), ("unknown option --user", "--k: expected", "unknown option --grid")),
 }
@@ -551,22 +463,15 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda run: os.truncate(run / "checkpoint.pt", 2000),
         "checkpoint.pt: not a checkpoint of this project",
     ),
-    "checkpoint a pickle": (
-        raw("checkpoint.pt", pickle.dumps(Bomb())),
-        "checkpoint.pt: not a checkpoint of this project",
-    ),
     "checkpoint with code": (
         checkpoint(lambda content: content | {"epoch": Bomb()}),
         "checkpoint.pt: not a checkpoint of this project",
     ),
-    "checkpoint without weights": (checkpoint(lambda content: {"epoch": 1}), "checkpoint.pt: not of this model"),
     "checkpoint of other sizes": (
         checkpoint(lambda content: {"model": {k: v[:5] for k, v in content["model"].items()}}),
         "checkpoint.pt: not of this model",
     ),
     "config not YAML": (raw("config.yaml", b"model: [BPR\n"), "config.yaml, line .: not valid YAML"),
-    "config binary": (raw("config.yaml", b"\xff\x00"), "config.yaml: cannot be read .not UTF-8 text"),
-    "config empty": (raw("config.yaml", b""), "config.yaml: expected the names of a model and a data set"),
     "config of an unknown model": (
         raw("config.yaml", b"model: BPRR\ndataset: toy\n"),
         r"unknown model 'BPRR' \(did you mean 'BPR'\?\)",
@@ -574,10 +479,6 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "config incomplete": (raw("config.yaml", b"model: BPR\ndataset: toy\nepochs: 3\n"), "no file sets '"),
     "manifest missing": (
         lambda run: (run / "manifest.json").unlink(),
-        "manifest.json: not readable, so the data of this run cannot be checked",
-    ),
-    "manifest of other content": (
-        raw("manifest.json", b"[]"),
         "manifest.json: not readable, so the data of this run cannot be checked",
     ),
 }
@@ -680,19 +581,14 @@ def test_resume_of_a_run_whose_data_cannot_be_checked(damage: Damage, world: Pat
 
 GENERATE: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
     "name missing": (("--size", "demo"), "generate: NAME is missing; usage: main.py generate NAME"),
-    "name a path": (("../made",), "generate: expected a name of letters, .*, got '../made'"),
     "size unknown": (
         ("made", "--size", "babby"),
         r"generate: --size: expected a word out of demo, baby, .*, got 'babby' \(did you mean 'baby'\?\)",
     ),
-    "option unknown": (("made", "--n_user", 3), r"generate: unknown option --n_user \(did you mean 'n_users'\?\)"),
-    "two values": (("made", "--n_users", 3, 4), "--n_users: expected one value, got 2"),
-    "size a word": (("made", "--n_users", "few"), "generate: n_users: expected an integer of at least 1, got 'few'"),
     "sizes at odds": (
         ("made", "--n_users", 3),
         "generate: n_interactions: expected 15 to 1497 for 3 users and 500 items, got 14400",
     ),
-    "features of a bad name": (("made", "--feature_dims", "{a/b: 3}"), "modality 'a/b' names a file"),
     "beyond memory": (("made", "--n_items", 10**15), "not enough memory .*; use smaller sizes"),
     "several": (
         ("made", "--size", "x", "--n_user", 3, "--grid"),
@@ -742,7 +638,6 @@ def test_what_may_not_be_read(world: Path, monkeypatch: pytest.MonkeyPatch):
 # The same from a shell: the exit code and the streams of a real process
 
 PROCESSES: dict[str, tuple[tuple[str, ...], str]] = {
-    "model": (("-m", "LightGNC", "-d", "toy"), "unknown model 'LightGNC'"),
     "data": ((*VBPR, "--epochs", "1"), "itemID is -4, expected an integer from 0 up"),
     "run": (("recommend", "nowhere"), "nowhere: not a run folder"),
 }

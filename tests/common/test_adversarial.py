@@ -1,8 +1,5 @@
 """The critic's loss against one that sees every row and mixture by itself."""
 
-import math
-
-import pytest
 import torch
 from torch import nn
 
@@ -68,12 +65,3 @@ def test_scores_lie_between_0_and_the_scale():
 
 def test_one_row_alone_is_judged():
     assert torch.isfinite(make()(torch.randn(1, WIDTH).double())).all()
-
-
-def test_initial_weights_are_kaiming_normal():
-    torch.manual_seed(0)
-    critic = RowCritic(800, DROPOUT, SCALE)
-    assert critic.first.weight.std().item() == pytest.approx(math.sqrt(2 / 800), rel=0.02)
-    assert critic.second.weight.std().item() == pytest.approx(math.sqrt(2 / 200), rel=0.03)
-    assert critic.first.bias is None
-    assert critic.last.bias.item() == 0

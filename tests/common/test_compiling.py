@@ -13,10 +13,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch's own making
 
 CASES = {
     "default": ("GTC", {}),
-    "text": ("GTC", {"content": "projected", "prediction": "noise", "fusion": "product", "critic": "product"}),
     "denoised items": ("GTC", {"denoising": "items"}),
     "DRAGON": ("DRAGON", {}),
-    "DualGNN": ("DualGNN", {}),
 }
 
 

@@ -53,23 +53,6 @@ def test_noise_and_its_removal_are_a_round_trip():
     torch.testing.assert_close(found, x0, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("t", [1, 30, 100])
-def test_noised_values_have_the_mean_and_variance_of_the_posterior(t):
-    schedule = LinearSchedule(100, 1e-3, 0.05)
-    _, alpha_bar = closed_form(100, 1e-3, 0.05)
-    n = 100_000
-    x_t = schedule.add_noise(torch.full((n, 1), 1.7), torch.full((n,), t), randn(n, 1))
-    spread = math.sqrt(1 - alpha_bar[t])
-    assert x_t.mean().item() == pytest.approx(1.7 * math.sqrt(alpha_bar[t]), abs=4 * spread / math.sqrt(n))
-    assert x_t.std().item() == pytest.approx(spread, rel=4 / math.sqrt(2 * n))
-
-
-def test_values_of_unit_variance_keep_it():
-    schedule = LinearSchedule(100, 1e-3, 0.05)
-    x_t = schedule.add_noise(randn(1000, 50, seed=1), torch.arange(1000) % 100 + 1, randn(1000, 50, seed=2))
-    assert x_t.square().mean().item() == pytest.approx(1, abs=0.02)
-
-
 @pytest.mark.parametrize("times", [[50, 0], [50, 31, 12, 1, 0], [7, 6, 5, 4, 3, 2, 1, 0]], ids=str)
 def test_ddim_with_the_true_noise_goes_back_to_the_start(times):
     schedule = LinearSchedule(50, 1e-3, 0.05)
@@ -162,15 +145,6 @@ def test_the_denoiser_is_the_one_drawn(network):
     up = torch.cat([silu(layer("up.2", up)), start])
     found = network(x, torch.tensor([7]), condition)[0]
     torch.testing.assert_close(found.double(), layer("out", up), rtol=1e-5, atol=1e-6)
-
-
-def test_every_entry_of_the_inputs_reaches_every_entry_of_the_noise(network):
-    t = torch.full((1,), 4)
-    for place, name in ((0, "x"), (1, "condition")):
-        jacobian = torch.autograd.functional.jacobian(
-            lambda a, b: network(a, t, b), (randn(1, 8, seed=1), randn(1, 8, seed=2))
-        )[place]
-        assert jacobian.abs().min() > 0, name
 
 
 @pytest.mark.parametrize("levels", [[6], [6, 4], [5, 5, 5, 5]], ids=str)

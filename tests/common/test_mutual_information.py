@@ -77,16 +77,3 @@ def test_the_state_is_the_whole_estimator():
     club.fit_step(x, y)
     other.fit_step(x, y)
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in club.state_dict().items())
-
-
-def test_a_fitted_bound_tells_what_depends_from_what_does_not():
-    random = torch.Generator().manual_seed(0)
-    x, noise = (torch.randn(2000, 4, generator=random, dtype=torch.float64) for _ in range(2))
-    bounds = []
-    for y in (x + 0.3 * noise, noise):
-        club = estimator(hidden=8, learning_rate=0.01)
-        for _ in range(200):
-            club.fit_step(x[:1000], y[:1000])
-        bounds.append(club.bound(x[1000:], y[1000:], torch.randperm(1000, generator=random)).item())
-    assert bounds[0] > 1
-    assert abs(bounds[1]) < 0.2

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from toys import CPU, toy_dataset
 
-from common.graph import EdgePattern, SparseMatrix, normalized_interaction_graph
+from common.graph import normalized_interaction_graph
 from common.losses import bpr_loss, info_nce, total_correlation
 from common.neighbours import nearest_neighbours
 from common.precision import mixed_precision, single_precision
+from common.sparse import EdgePattern, SparseMatrix
 from mmrec.stand_ins.encoders import LightGCN_Encoder
 from utils.errors import UserError
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from cli_tools import contents, metrics_of, places, run_here, trained, write_dataset
-from plugin_tools import PUBLISHED, TREE
+from plugin_tools import PLUGINS, PUBLISHED, TREE
 
 from mmrec.plugin import read_model_file
 
 FEW = ("--epochs", "2", "--quiet")
 SMALL = {"freedom": ("--knn_k", 3), "mgcn": ("--knn_k", 3)}
-KEEP_STATE = ("dualgnn", "epochs", "layergcn", "lattice", "slmrec", "relative")
+KEEP_STATE = (TREE / "models" / "dualgnn.py", TREE / "models" / "lattice.py", PLUGINS / "selfpair.py")
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,11 @@ def test_file_trains_without_touching_data_or_tree(name, own, shared):
     assert trained("recommend", folder, "--users", 0, "--k", 3).out.startswith("user 0: ")
 
 
-@pytest.mark.parametrize("name", KEEP_STATE)
-def test_killed_run_goes_on_to_the_same_numbers(name, own, monkeypatch):
+@pytest.mark.parametrize("path", KEEP_STATE, ids=lambda path: path.stem)
+def test_killed_run_goes_on_to_the_same_numbers(path, own, monkeypatch):
     from common.trainer import Trainer
 
-    words = (*words_of(name), *own, "--quiet", "--epochs", 4)
+    words = ("--plugin", path, "-d", "toy", *own, "--quiet", "--epochs", 4)
     (whole,) = trained(*words).folders
     save = Trainer._save
 

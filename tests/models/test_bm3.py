@@ -138,39 +138,3 @@ def test_evaluation_has_no_dropout_and_predicts_both_sides():
     users, items = model.propagate()
     for found, x in zip(model.eval()(), (users, items), strict=True):
         torch.testing.assert_close(found, x @ model.predictor.weight.T + model.predictor.bias)
-
-
-def test_parameters_are_those_of_the_specification():
-    model = build("BM3", toy_dataset())
-    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {
-        "features_visual": (N_ITEMS, WIDTHS["visual"]),
-        "features_textual": (N_ITEMS, WIDTHS["textual"]),
-        "user_embedding": (N_USERS, WIDTH),
-        "item_embedding": (N_ITEMS, WIDTH),
-        "projections.visual.weight": (WIDTH, WIDTHS["visual"]),
-        "projections.visual.bias": (WIDTH,),
-        "projections.textual.weight": (WIDTH, WIDTHS["textual"]),
-        "projections.textual.bias": (WIDTH,),
-        "predictor.weight": (WIDTH, WIDTH),
-        "predictor.bias": (WIDTH,),
-    }
-    for layer in (*model.projections.values(), model.predictor):
-        bound = layer.in_features**-0.5
-        assert 0.3 * bound < layer.bias.abs().max() <= bound, "biases start uniform, not at 0"
-
-
-def test_features_start_as_they_are_and_are_trained_if_asked():
-    data = toy_dataset()
-    trained, frozen = build("BM3", data), build("BM3", data, train_features=False)
-    batch = one_batch(data)
-    total(trained.calculate_loss(batch)).backward()
-    total(frozen.calculate_loss(batch)).backward()
-    present = torch.zeros(N_ITEMS, dtype=torch.bool)
-    present[batch[1]] = True
-    for m in BOTH:
-        raw = torch.from_numpy(data.features[m])
-        assert torch.equal(trained.features(m), raw)
-        assert torch.equal(frozen.features(m), raw)
-        assert torch.equal(trained.features(m).grad.any(dim=1), present), "rows of the batch get a gradient"
-        assert not frozen.features(m).requires_grad
-    assert "features_visual" not in frozen.state_dict()

@@ -22,11 +22,3 @@ def test_loss_and_scores_are_those_of_the_specification(size):
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-12)
     scores = all_scores(model)
     torch.testing.assert_close(scores, torch.tensor([[dot(u, i) for i in q] for u in p], dtype=torch.float64))
-
-
-def test_parameters_are_two_tables_and_nothing_else():
-    model = build("BPR", toy_dataset([]))
-    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {
-        "user_embedding": (31, 8),
-        "item_embedding": (23, 8),
-    }

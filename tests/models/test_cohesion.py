@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from naive import affine, dot, rows_of, unit
-from toys import BOTH, N_ITEMS, N_USERS, WIDTHS, all_scores, build, on_double, one_batch, toy_dataset
+from toys import BOTH, N_ITEMS, N_USERS, all_scores, build, on_double, one_batch, toy_dataset
 
 ALL = ["visual", "acoustic", "textual"]
 
@@ -153,22 +153,3 @@ def test_the_weights_of_channels_carry_no_gradient():
         0, u, slope[:, None, None] * weights[:, :, None] * (items[i] - items[j])
     )
     torch.testing.assert_close(rows[0].grad, by_user.flatten(1))
-
-
-def test_parameters_are_those_of_the_specification():
-    model = build("COHESION", toy_dataset())
-    expected = {"item_embedding": (N_ITEMS, 8)}
-    for modality in BOTH:
-        expected |= {
-            f"nodes.{modality}.preference": (N_USERS, 8),
-            f"nodes.{modality}.first.weight": (256, WIDTHS[modality]),
-            f"nodes.{modality}.first.bias": (256,),
-            f"nodes.{modality}.second.weight": (8, 256),
-            f"nodes.{modality}.second.bias": (8,),
-        }
-    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == expected
-
-
-def test_published_configurations_are_understood():
-    options = build("COHESION", toy_dataset(), num_layer=3, dropout=0.2).options
-    assert (options.n_ui_layers, options.edge_dropout) == (3, 0.2)

@@ -157,11 +157,6 @@ def test_a_weight_of_zero_leaves_its_term_out(key, term):
     assert len(terms) == 2
 
 
-def test_raw_features_are_not_kept():
-    model = build("DAMRS", toy_dataset())
-    assert not any(name.startswith("features") for name, _ in [*model.named_buffers(), *model.named_parameters()])
-
-
 def test_large_products_do_not_overflow():
     data = toy_dataset()
     model = build("DAMRS", data)

@@ -9,9 +9,7 @@ import torch
 from cli_tools import N_USERS as CLI_USERS
 from cli_tools import metrics_of, places, run_here, toy_rows, trained, write_dataset
 from naive import dot, rows_of, sigmoid
-from toys import N_ITEMS, N_USERS, WIDTHS, all_scores, build, on_double, one_batch, total, toy_dataset
-
-from common.trainer import loss_terms
+from toys import N_ITEMS, N_USERS, WIDTHS, all_scores, build, on_double, one_batch, toy_dataset
 
 
 def image_and_text_weights(modalities, alpha):
@@ -82,48 +80,6 @@ def test_loss_and_scores_are_those_of_the_specification(modalities, hops):
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-7)
     scores = torch.tensor([[dot(u, i) for i in items] for u in users], dtype=torch.float64)
     torch.testing.assert_close(all_scores(model), scores, rtol=1e-6, atol=1e-6)
-
-
-def test_parameters_are_those_of_the_specification():
-    model = build("DRAGON", toy_dataset())
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    expected = {"modality_weights": (31, 2)}
-    for modality in ("visual", "textual"):
-        expected |= {
-            f"nodes.{modality}.preference": (31, 8),
-            f"nodes.{modality}.first.weight": (256, WIDTHS[modality]),
-            f"nodes.{modality}.first.bias": (256,),
-            f"nodes.{modality}.second.weight": (8, 256),
-            f"nodes.{modality}.second.bias": (8,),
-        }
-    assert shapes == expected
-    assert set(model.state_dict()) == {*expected, "user_graph.seed"}
-    torch.testing.assert_close(model.modality_weights.sum(1), torch.ones(31))
-    assert 0 < (model.modality_weights - 0.5).abs().max() < 0.5
-    model = build("DRAGON", toy_dataset(["visual"]))
-    assert model.modality_weights is None
-    assert len(list(model.parameters())) == 5
-
-
-def test_weights_start_as_the_specification_says():
-    data = toy_dataset()
-    nodes = build("DRAGON", data, embedding_size=64).nodes["visual"]
-    assert nodes.preference.std().item() == pytest.approx(math.sqrt(2 / (31 + 64)), rel=0.1)
-    for layer, fan_in in ((nodes.first, WIDTHS["visual"]), (nodes.second, 256)):
-        bound = 1 / math.sqrt(fan_in)
-        assert 0.9 * bound < layer.weight.abs().max() <= bound
-        assert 0.8 * bound < layer.bias.abs().max() <= bound
-
-
-def test_raw_features_are_trained_only_if_asked_for():
-    data = toy_dataset()
-    model = build("DRAGON", data)
-    assert not model.features("visual").requires_grad
-    model = build("DRAGON", data, train_features=True)
-    total(loss_terms(model.calculate_loss(one_batch(data)))).backward()
-    for modality in ("visual", "textual"):
-        assert model.features(modality).grad.abs().max() > 0
-    assert torch.equal(build("DRAGON", data).item_graph.weights, model.item_graph.weights)
 
 
 def test_the_user_graph_is_another_one_in_each_epoch():

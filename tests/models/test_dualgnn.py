@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 from naive import dot, rows_of, sigmoid
-from toys import N_ITEMS, N_USERS, WIDTHS, all_scores, build, on_double, one_batch, total, toy_dataset
-
-from common.trainer import loss_terms
+from toys import N_ITEMS, N_USERS, all_scores, build, on_double, one_batch, toy_dataset
 
 
 def expected_embeddings(model, data, order, fusion):
@@ -67,41 +65,3 @@ def test_loss_and_scores_are_those_of_the_specification(modalities, order, fusio
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-7)
     scores = torch.tensor([[dot(u, i) for i in items] for u in users], dtype=torch.float64)
     torch.testing.assert_close(all_scores(model), scores, rtol=1e-6, atol=1e-6)
-
-
-def test_the_two_fusions_differ_where_there_are_two_modalities():
-    scores = {fusion: all_scores(build("DualGNN", toy_dataset(), user_fusion=fusion)) for fusion in ("code", "paper")}
-    assert (scores["code"] - scores["paper"]).abs().max() > 0.1
-
-
-def test_parameters_are_those_of_the_specification():
-    model = build("DualGNN", toy_dataset())
-    expected = {"fusion_weights": (31, 2)}
-    for modality in ("visual", "textual"):
-        expected |= {
-            f"nodes.{modality}.preference": (31, 8),
-            f"nodes.{modality}.first.weight": (256, WIDTHS[modality]),
-            f"nodes.{modality}.first.bias": (256,),
-            f"nodes.{modality}.second.weight": (8, 256),
-            f"nodes.{modality}.second.bias": (8,),
-        }
-    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == expected
-    assert set(model.state_dict()) == {*expected, "user_graph.seed"}
-    torch.testing.assert_close(model.fusion_weights.sum(1), torch.ones(31))
-    assert build("DualGNN", toy_dataset(["acoustic"])).fusion_weights is None
-
-
-def test_raw_features_are_trained_only_if_asked_for():
-    data = toy_dataset()
-    assert not build("DualGNN", data).features("visual").requires_grad
-    model = build("DualGNN", data, train_features=True)
-    total(loss_terms(model.calculate_loss(one_batch(data)))).backward()
-    for modality in ("visual", "textual"):
-        assert model.features(modality).grad.abs().max() > 0
-
-
-def test_the_user_graph_is_another_one_in_each_epoch():
-    model = build("DualGNN", toy_dataset())
-    before = all_scores(model)
-    model.pre_epoch_processing()
-    assert not torch.equal(all_scores(model), before)

@@ -8,10 +8,8 @@ import pytest
 import torch
 from naive import dot, rows_of, unit
 from toys import (
-    BOTH,
     N_ITEMS,
     N_USERS,
-    WIDTHS,
     all_scores,
     build,
     on_double,
@@ -110,41 +108,6 @@ def test_an_item_without_features_has_itself_alone_for_a_neighbour():
     torch.testing.assert_close(found.double(), torch.from_numpy(m) @ x.double(), rtol=1e-5, atol=1e-6)
 
 
-def test_each_epoch_keeps_the_share_of_interactions_and_another_choice():
-    data = toy_dataset()
-    model = build("FREEDOM", data, edge_dropout=0.8)
-    chosen = []
-    for _ in range(3):
-        model.pre_epoch_processing()
-        assert len(model.training_graph.weights) == 2 * int(len(data.train) * (1 - 0.8))
-        chosen.append(model.training_graph.columns.tolist())
-    assert chosen[0] != chosen[1] != chosen[2]
-    assert len(model.graph.weights) == 2 * len(data.train)
-
-
-def test_interactions_of_high_degree_are_left_out_more_often():
-    data = toy_dataset()
-    model = build("FREEDOM", data, edge_dropout=0.5)
-    degree = np.bincount(data.train.items, minlength=N_ITEMS)
-    kept = np.zeros(N_ITEMS)
-    for _ in range(300):
-        model.pre_epoch_processing()
-        graph = model.training_graph
-        kept += np.diff(graph.offsets.numpy())[N_USERS:]
-    seen = degree > 0
-    share = kept[seen] / degree[seen] / 300
-    assert np.corrcoef(share, degree[seen] ** -0.5)[0, 1] > 0.9
-    assert kept.sum() == 300 * (len(data.train) // 2)
-
-
-def test_nothing_is_drawn_without_edge_dropout():
-    model = build("FREEDOM", toy_dataset(), edge_dropout=0.0)
-    state = torch.get_rng_state()
-    model.pre_epoch_processing()
-    assert torch.equal(torch.get_rng_state(), state)
-    assert model.training_graph is model.graph
-
-
 def test_all_interactions_may_be_left_out():
     data = toy_dataset()
     model = build("FREEDOM", data, edge_dropout=1.0, n_ui_layers=2)
@@ -167,27 +130,6 @@ def test_projecting_the_batch_s_items_alone_gives_the_gradients_of_projecting_al
         loss = loss + 0.3 * torch.nn.functional.softplus(-difference).mean()
     for one, other in zip(found, torch.autograd.grad(loss, [*model.parameters()]), strict=True):
         torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("train_features", [True, False])
-def test_features_are_trained_where_that_is_asked_for(train_features):
-    data = toy_dataset()
-    model = build("FREEDOM", data, train_features=train_features, reg_weight=0.3)
-    names = {name for name, _ in model.named_parameters()}
-    own = {"user_embedding", "item_embedding"} | {f"projections.{m}.{p}" for m in BOTH for p in ("weight", "bias")}
-    assert names == own | ({f"features_{m}" for m in BOTH} if train_features else set())
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    before = model.item_graph.weights.clone()
-    for batch in train_loader(data).epoch():
-        optimizer.zero_grad()
-        total(model.calculate_loss(batch)).backward()
-        optimizer.step()
-    for modality, width in WIDTHS.items():
-        if modality in BOTH:
-            features = model.features(modality)
-            assert features.shape == (N_ITEMS, width)
-            assert torch.equal(features, torch.from_numpy(data.features[modality])) != train_features
-    assert torch.equal(model.item_graph.weights, before), "the item graph is that of the raw features"
 
 
 def test_without_the_losses_on_features_freezing_them_changes_nothing():

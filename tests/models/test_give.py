@@ -1,12 +1,9 @@
 """GIVE's loss and scores from their formulas, node by node, in float64."""
 
-from functools import partial
-
 import naive
 import numpy as np
 import pytest
 import torch
-from helpers import problems_of
 from naive import affine, dot, gate, plus, rows_of, times
 from toys import BOTH, N_ITEMS, N_USERS, WIDTHS, all_scores, build, on_double, one_batch, total, toy_dataset, uneven
 
@@ -231,21 +228,3 @@ def test_without_content_views_it_is_lightgcn():
         lightgcn.user_embedding.copy_(give.user_embedding)
         lightgcn.item_embedding.copy_(give.item_embedding)
     torch.testing.assert_close(all_scores(give), all_scores(lightgcn))
-
-
-def test_parts_that_are_off_have_no_parameters():
-    data = toy_dataset()
-    every = {name.split(".")[0] for name, _ in build("GIVE", data).named_parameters()}
-    assert every == {"user_embedding", "item_embedding", "projections", "gates", "preferences"}
-    assert set(dict(build("GIVE", data, gates=False, preferences=False).named_parameters())) == {
-        "user_embedding",
-        "item_embedding",
-    }
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("own_share", 1.5), ("temperature", 0.0), ("cl_batch", 1), ("knn_k", -1), ("n_ui_layers", -1)]
-)
-def test_keys_out_of_range_are_refused(key, value):
-    (line,) = problems_of(partial(build, "GIVE", toy_dataset(), **{key: value}))
-    assert key in line

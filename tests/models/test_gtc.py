@@ -282,14 +282,6 @@ def test_released_code_step_by_step():
     torch.testing.assert_close(all_scores(model), user @ item.T, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("modalities", [("visual",), tuple(WIDTHS)], ids="+".join)
-def test_released_code_takes_any_number_of_modalities(modalities):
-    data = toy_dataset(modalities)
-    model = trained_a_little(build("GTC", data, **RELEASED))
-    assert torch.isfinite(total(model.train().calculate_loss(one_batch(data))))
-    assert torch.isfinite(all_scores(model)).all()
-
-
 @every_setting
 def test_every_setting_trains_all_its_parameters_and_scores_repeatably(options):
     data = toy_dataset()

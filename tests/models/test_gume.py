@@ -164,24 +164,9 @@ def test_the_extended_interest_is_in_no_score():
     assert torch.equal(all_scores(model), before)
 
 
-def test_one_modality_has_neither_attention_nor_fine_part():
-    model = build("GUME", toy_dataset(["acoustic"]))
-    layers = {name.split(".")[0] for name, _ in model.named_parameters()}
-    assert layers == {"user_embedding", "item_embedding", "extended", "features_acoustic", "projections", "gates"}
-
-
 def test_modality_embeddings_are_the_views():
     model = build("GUME", toy_dataset()).eval()
     given = model.modality_embeddings()
     assert list(given) == ["id", "visual", "textual"]
     behaviour, *content = (torch.cat(pair) for pair in given.values())
     torch.testing.assert_close(behaviour + model.fuse(behaviour, content), torch.cat(model()))
-
-
-def test_published_configurations_are_understood():
-    published = {"n_layers": 2, "bm_loss": 0.1, "bm_temp": 0.3, "um_loss": 0.2, "um_temp": 0.5, "vt_loss": 0.6}
-    options = build("GUME", toy_dataset(), **published, reg_weight_1=0.7, reg_weight_2=0.8).options
-    assert options.n_mm_layers == 2
-    assert (options.behaviour_weight, options.behaviour_temperature) == (0.1, 0.3)
-    assert (options.user_weight, options.user_temperature, options.moment_weight) == (0.2, 0.5, 0.6)
-    assert (options.reg_weight, options.extended_reg_weight) == (0.7, 0.8)

@@ -275,32 +275,6 @@ def test_an_item_without_features_is_its_own_neighbour_alone():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_frozen_features_have_no_gradient_and_fewer_parameters():
-    data = toy_dataset()
-    model = build("LATTICE", data, train_features=False)
-    assert not {"features_visual", "features_textual"} & {name for name, _ in model.named_parameters()}
-    total(model.calculate_loss(one_batch(data))).backward()
-    assert all(p.grad.abs().max() > 0 for p in model.parameters())
-
-
-def test_parameters_are_those_of_the_specification():
-    shapes = {name: tuple(p.shape) for name, p in build("LATTICE", toy_dataset()).named_parameters()}
-    assert shapes == {
-        "user_embedding": (31, 8),
-        "item_embedding": (23, 8),
-        "features_visual": (23, 6),
-        "features_textual": (23, 5),
-        "projections.visual.weight": (10, 6),
-        "projections.visual.bias": (10,),
-        "projections.textual.weight": (10, 5),
-        "projections.textual.bias": (10,),
-        "modality_weights": (2,),
-    }
-    assert build("LATTICE", toy_dataset()).modality_weights.tolist() == [0.5, 0.5]
-    one = build("LATTICE", toy_dataset(["textual"]))
-    assert one.modality_weights is None
-
-
 def test_ngcf_removes_messages_in_training_only():
     data = toy_dataset()
     model = build("LATTICE", data, cf_model="ngcf", weight_size=[8], mess_dropout=[0.4]).train()

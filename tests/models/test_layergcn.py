@@ -62,15 +62,6 @@ def test_loss_and_scores_are_those_of_the_specification(pruning, n_layers):
     torch.testing.assert_close(all_scores(model), scores)
 
 
-def test_both_terms_are_sums_over_the_batch():
-    data = toy_dataset([])
-    model = on_double(build("LayerGCN", data))
-    batch = one_batch(data, 10)
-    once, twice = model.calculate_loss(batch), model.calculate_loss(torch.cat([batch, batch], dim=1))
-    for name, term in once.items():
-        assert twice[name].item() == pytest.approx(2 * term.item(), rel=1e-12)
-
-
 def test_gradients_flow_through_the_similarities():
     data = toy_dataset([])
     model = on_double(build("LayerGCN", data, n_ui_layers=2))
@@ -90,13 +81,6 @@ def test_gradients_flow_through_the_similarities():
     expected = torch.autograd.grad((total * weights)[linked].sum(), ego)[0]
     found = torch.autograd.grad((torch.cat(model()) * weights)[linked].sum(), [*model.parameters()])
     torch.testing.assert_close(torch.cat(found)[linked], expected[linked])
-
-
-def test_nodes_without_interactions_come_out_as_zeros():
-    users, items = build("LayerGCN", toy_dataset([])).eval()()
-    assert not users[-1].any()
-    assert not items[-1].any()
-    assert users[:-1].any(dim=1).all()
 
 
 def test_alternate_takes_turns_and_goes_on_after_a_checkpoint():
@@ -121,35 +105,3 @@ def test_alternate_takes_turns_and_goes_on_after_a_checkpoint():
     other.load_state_dict(model.state_dict())
     check_next("uniform", other)
     check_next("degree", other)
-
-
-@pytest.mark.parametrize("pruning", ["degree", "uniform"])
-def test_the_share_of_interactions_kept_by_their_items_degree(pruning):
-    data = toy_dataset([])
-    model = build("LayerGCN", data, pruning=pruning, edge_dropout=0.5)
-    degree = np.bincount(data.train.items, minlength=N_ITEMS)
-    kept = np.zeros(N_ITEMS)
-    for _ in range(300):
-        model.pre_epoch_processing()
-        assert len(model.training_graph.weights) == 2 * int(len(data.train) * 0.5)
-        kept += np.diff(model.training_graph.offsets.numpy())[N_USERS:]
-    seen = degree > 0
-    share = kept[seen] / degree[seen] / 300
-    if pruning == "degree":
-        assert np.corrcoef(share, degree[seen] ** -0.5)[0, 1] > 0.9
-        assert np.ptp(share) > 0.2
-    else:
-        assert np.abs(share - 0.5).max() < 0.12  # four deviations of a share among 300 draws
-
-
-def test_nothing_is_drawn_without_edge_dropout():
-    model = build("LayerGCN", toy_dataset([]), edge_dropout=0.0)
-    state = torch.get_rng_state()
-    model.pre_epoch_processing()
-    assert torch.equal(torch.get_rng_state(), state)
-    assert model.training_graph is model.graph
-
-
-def test_published_configurations_use_other_names():
-    options = build("LayerGCN", toy_dataset([]), n_layers=3, dropout=0.2).options
-    assert (options.n_ui_layers, options.edge_dropout) == (3, 0.2)

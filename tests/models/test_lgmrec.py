@@ -128,34 +128,6 @@ def test_loss_and_scores_are_those_of_the_specification(modalities, n_ui_layers,
     torch.testing.assert_close(all_scores(model), scores)
 
 
-def test_parameters_are_those_of_the_specification():
-    model = build("LGMRec", toy_dataset())
-    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {
-        "user_embedding": (31, 8),
-        "item_embedding": (23, 8),
-        "projections.visual": (6, 8),
-        "projections.textual": (5, 8),
-        "hyperedges.visual": (6, K),
-        "hyperedges.textual": (5, K),
-    }
-
-
-def test_features_are_frozen_unless_asked_for():
-    data = toy_dataset()
-    assert not build("LGMRec", data).features("visual").requires_grad
-    model = build("LGMRec", data, train_features=True)
-    total(model.calculate_loss(one_batch(data))).backward()
-    for name in data.features:
-        assert model.features(name).grad.abs().max() > 0
-
-
-def test_a_term_of_weight_zero_and_a_single_modality_have_no_contrastive_term():
-    batch = one_batch(toy_dataset())
-    assert set(build("LGMRec", toy_dataset(), cl_weight=0.0).calculate_loss(batch)) == {"bpr", "reg"}
-    assert set(build("LGMRec", toy_dataset(["acoustic"])).calculate_loss(batch)) == {"bpr", "reg"}
-    assert set(build("LGMRec", toy_dataset()).calculate_loss(batch)) == {"bpr", "contrastive", "reg"}
-
-
 def test_negatives_and_projected_content_have_no_part_in_the_contrastive_term():
     data = toy_dataset()
     model = build("LGMRec", data)
@@ -177,21 +149,6 @@ def test_negatives_and_projected_content_have_no_part_in_the_contrastive_term():
 
 
 # Noise
-
-
-def test_training_draws_gumbel_noise_and_keeps_the_asked_share():
-    model = build("LGMRec", toy_dataset(), keep_rate=0.4)
-    torch.manual_seed(0)
-    logits = torch.tensor([[0.3, 0.0, -0.2, 0.1]]).expand(40_000, K)
-    assigned = model.train()._assignment(logits, None)
-    assert (assigned != 0).double().mean().item() == pytest.approx(0.4, abs=0.01)
-    # The largest of logit + Gumbel noise is k with the chance of a softmax over the logits.
-    model = build("LGMRec", toy_dataset(), keep_rate=1.0)
-    assigned = model.train()._assignment(logits, None)
-    torch.testing.assert_close(assigned.sum(1), torch.ones(len(logits)))
-    chosen = assigned.argmax(1).bincount(minlength=K).double() / len(logits)
-    assert chosen.tolist() == pytest.approx(softmax([0.3, 0.0, -0.2, 0.1]), abs=0.01)
-    assert not torch.equal(model._assignment(logits, None), assigned), "drawn anew at each step"
 
 
 def test_fixed_noise_of_an_evaluation_is_the_same_again_and_leaves_the_stream_alone():
@@ -250,7 +207,3 @@ def test_no_matrix_of_the_batch_by_all_nodes_is_kept_for_the_backward_pass():
     batch = one_batch(data, 64)
     kept = saved_by(lambda: total(model.calculate_loss(batch)))
     assert not any(tensor.shape in ((64, N_USERS), (64, N_ITEMS)) for tensor in kept)
-
-
-def test_published_configurations_keep_working():
-    assert build("LGMRec", toy_dataset(), cl_loss=0.5).options.cl_weight == 0.5

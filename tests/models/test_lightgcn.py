@@ -32,16 +32,3 @@ def test_loss_and_scores_are_those_of_the_specification(n_layers):
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-12)
     scores = torch.tensor([[dot(u, i) for i in all_items] for u in all_users], dtype=torch.float64)
     torch.testing.assert_close(all_scores(model), scores)
-
-
-def test_parameters_are_two_tables_and_nothing_else():
-    model = build("LightGCN", toy_dataset([]))
-    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {
-        "user_embedding": (31, 8),
-        "item_embedding": (23, 8),
-    }
-    assert set(model.state_dict()) == {"user_embedding", "item_embedding"}, "the graph is not part of a checkpoint"
-
-
-def test_published_configurations_name_the_depth_n_layers():
-    assert build("LightGCN", toy_dataset([]), n_layers=1).options.n_ui_layers == 1

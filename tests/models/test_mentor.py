@@ -147,12 +147,6 @@ def test_the_perturbed_encoders_share_no_parameter_with_the_scored_ones():
         assert not torch.equal(one, other)
 
 
-def test_modality_weights_start_as_shares():
-    weights = build("MENTOR", toy_dataset()).modality_weights
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(N_USERS))
-    assert weights.std() > 0
-
-
 def test_feature_masking_masks_in_training():
     data = toy_dataset()
     model = build("MENTOR", data, feature_masking=True).train()
@@ -161,10 +155,3 @@ def test_feature_masking_masks_in_training():
         torch.manual_seed(seed)
         losses.append(model.calculate_loss(one_batch(data))["masking"].item())
     assert losses[0] != losses[1]
-
-
-def test_published_configurations_are_understood():
-    given = {"mask_weight_g": 1e-4, "mask_weight_f": 2.0, "temp": 0.6, "dropout": 0.3}
-    options = build("MENTOR", toy_dataset(), **given).options
-    found = (options.cl_weight, options.masking_weight, options.temperature, options.feature_dropout)
-    assert found == (1e-4, 2.0, 0.6, 0.3)

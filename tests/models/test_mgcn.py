@@ -88,26 +88,6 @@ def test_item_graphs_are_weighted_by_cosines_and_not_symmetric():
         assert not np.array_equal(found != 0, (found != 0).T)
 
 
-def test_both_views_are_pulled_by_the_contrastive_loss():
-    data = toy_dataset()
-    model = on_double(build("MGCN", data))
-    contrastive = model.calculate_loss(one_batch(data))["contrastive"]
-    found = torch.autograd.grad(contrastive, [model.user_embedding, model.preferences["visual"].weight])
-    assert all(gradient.abs().max() > 1e-6 for gradient in found)
-
-
-def test_raw_features_are_trained_unless_told_otherwise_and_the_graphs_stay():
-    data = toy_dataset()
-    for trained in (True, False):
-        model = build("MGCN", data, train_features=trained)
-        names = {name for name, _ in model.named_parameters() if name.startswith("features_")}
-        assert names == ({"features_visual", "features_textual"} if trained else set())
-        total(model.calculate_loss(one_batch(data))).backward()
-        assert not any(tensor.requires_grad for tensor in model.buffers())
-        if trained:
-            assert model.features("visual").grad.abs().max() > 0
-
-
 def test_frozen_features_give_the_same_loss_and_gradients_of_the_rest():
     data = toy_dataset()
     gradients = []
@@ -120,18 +100,6 @@ def test_frozen_features_give_the_same_loss_and_gradients_of_the_rest():
         assert torch.equal(gradient, gradients[1][name]), name
 
 
-def test_one_modality_has_neither_attention_nor_preferences():
-    model = build("MGCN", toy_dataset(["acoustic"]))
-    layers = {name.split(".")[0] for name, _ in model.named_parameters()}
-    assert layers == {"user_embedding", "item_embedding", "features_acoustic", "projections", "gates"}
-
-
-def test_one_query_serves_all_modalities():
-    model = build("MGCN", toy_dataset(["visual", "acoustic", "textual"]))
-    shapes = [tuple(p.shape) for p in model.query.parameters()]
-    assert shapes == [(8, 8), (8,), (1, 8)]
-
-
 def test_modality_embeddings_are_the_views():
     data = toy_dataset()
     model = build("MGCN", data).eval()
@@ -140,8 +108,3 @@ def test_modality_embeddings_are_the_views():
     behaviour, *content = (torch.cat(pair) for pair in given.values())
     users, items = model()
     torch.testing.assert_close(behaviour + model.fuse(behaviour, content), torch.cat([users, items]))
-
-
-def test_published_configurations_are_understood():
-    options = build("MGCN", toy_dataset(), n_layers=2, cl_loss=0.1).options
-    assert (options.n_mm_layers, options.n_ui_layers, options.cl_weight) == (2, 2, 0.1)

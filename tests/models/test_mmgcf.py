@@ -115,8 +115,3 @@ def test_users_never_see_content_but_through_the_loss():
 def test_widths_that_cannot_be_added_are_refused(mode):
     with pytest.raises(UserError, match=r"feat_embed_dim: fusion_mode .* expected null or embedding_size 8, got 9"):
         build("MMGCF", toy_dataset(), fusion_mode=mode, feat_embed_dim=9)
-
-
-def test_published_configurations_are_understood():
-    options = build("MMGCF", toy_dataset(), n_layers=3, dropout=0.5, feat_embed_dim=8).options
-    assert (options.n_ui_layers, options.edge_dropout, options.feat_embed_dim) == (3, 0.5, 8)

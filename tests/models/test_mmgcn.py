@@ -77,16 +77,6 @@ def test_loss_and_scores_are_those_of_the_specification(modalities, train_ids):
     torch.testing.assert_close(all_scores(model), scores)
 
 
-def test_ids_and_preferences_are_constants_of_the_checkpoint_unless_trained():
-    data = toy_dataset()
-    tables = {"ids", "preference_visual", "preference_textual"}
-    frozen, trained = build("MMGCN", data), build("MMGCN", data, train_ids=True)
-    assert tables.isdisjoint(dict(frozen.named_parameters()))
-    assert tables <= set(frozen.state_dict())
-    assert tables <= set(dict(trained.named_parameters()))
-    assert set(frozen.state_dict()) == set(trained.state_dict()), "computed constants are not part of a checkpoint"
-
-
 @pytest.mark.parametrize("train_ids", [False, True])
 def test_constants_computed_once_give_the_gradients_of_computing_all(train_ids):
     data = toy_dataset(list(WIDTHS))
@@ -121,34 +111,3 @@ def test_the_penalty_moves_ids_and_visual_preferences_where_they_are_trained():
     torch.testing.assert_close(visual, 0.3 * 2 * model.preference_visual / model.preference_visual.numel())
     assert textual is None
     assert not build("MMGCN", data, reg_weight=0.3).calculate_loss(one_batch(data))["reg"].requires_grad
-
-
-def test_widths_are_those_of_the_specification():
-    shapes = {name: tuple(p.shape) for name, p in build("MMGCN", toy_dataset()).named_parameters()}
-    expected = {"projection.weight": (12, WIDTHS["visual"]), "projection.bias": (12,)}
-    for modality, first in (("visual", 12), ("textual", WIDTHS["textual"])):
-        for layer, width in enumerate((first, 8, 8)):
-            expected |= {
-                f"branches.{modality}.gather.{layer}.weight": (width, width),
-                f"branches.{modality}.own.{layer}.weight": (8, width),
-                f"branches.{modality}.own.{layer}.bias": (8,),
-                f"branches.{modality}.combine.{layer}.weight": (8, width + 8),
-                f"branches.{modality}.combine.{layer}.bias": (8,),
-            }
-    assert shapes == expected
-
-
-def test_initial_weights_are_xavier_normal_but_for_the_later_combinations():
-    model = build("MMGCN", toy_dataset(), embedding_size=64, visual_width=128)
-    branch = model.branches["visual"]
-    for layer in (*branch.gather, *branch.own, branch.combine[0]):
-        out, width = layer.weight.shape
-        assert layer.weight.std().item() == pytest.approx((2 / (out + width)) ** 0.5, rel=0.05)
-        assert layer.weight.abs().max() > 2.5 * layer.weight.std(), "normal, not uniform"
-    for layer in branch.combine[1:]:
-        bound = layer.weight.shape[1] ** -0.5
-        assert layer.weight.abs().max() <= bound
-        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
-    for layer in (*branch.own, *branch.combine):
-        assert layer.bias.any(), "the default bias"
-    assert model.ids.std().item() == pytest.approx((2 / (N + 64)) ** 0.5, rel=0.1)

@@ -251,16 +251,3 @@ def test_an_empty_graph_leaves_finite_gradients():
     assert len(model.modality_graphs["visual"].values) == 0
     torch.stack(list(model.calculate_loss(batch).values())).sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
-
-
-def test_published_configurations_are_understood():
-    given = {
-        "id_cat_rate": 0.34, "model_cat_rate": 0.5, "feat_reg_decay": 0.1, "cl_rate": 0.2, "tau": 0.3, "G_rate": 0.4,
-        "D_lr": 0.5, "real_data_tau": 0.6, "T": 3, "m_topk_rate": 0.7,
-    }  # fmt: skip
-    options = build("MMSSL", toy_dataset(), **given).options
-    names = (
-        "id_weight", "content_share", "content_weight", "cl_weight", "temperature", "critic_weight", "critic_learning_rate",
-        "noise_temperature", "graph_period", "graph_share",
-    )  # fmt: skip
-    assert [getattr(options, name) for name in names] == list(given.values())

@@ -100,25 +100,3 @@ def test_all_that_is_trained_is_penalised_features_too():
             torch.testing.assert_close(gradient, 2 * weight * parameter.detach())
         names = {name for name, _ in model.named_parameters() if name.startswith("features_")}
         assert names == ({"features_visual", "features_textual"} if trained else set())
-
-
-def test_both_sides_are_pulled_by_the_contrastive_loss():
-    data = toy_dataset()
-    model = on_double(build("MSCA", data))
-    contrastive = model.calculate_loss(one_batch(data))["contrastive"]
-    found = torch.autograd.grad(contrastive, [model.user_embedding, model.gates["visual"].weight])
-    assert all(gradient.abs().max() > 1e-7 for gradient in found)
-
-
-def test_modality_embeddings_are_the_views():
-    model = build("MSCA", toy_dataset()).eval()
-    given = model.modality_embeddings()
-    assert list(given) == ["id", "visual", "textual"]
-    collaborative, *views = model.encode()
-    for pair, view in zip(given.values(), [collaborative, *views], strict=False):
-        assert torch.equal(torch.cat(pair), view)
-
-
-def test_published_configurations_are_understood():
-    options = build("MSCA", toy_dataset(), n_layers=3, fusion_coeff=0.1, cl_loss=0.1).options
-    assert (options.n_ui_layers, options.fusion_weight, options.cl_weight) == (3, 0.1, 0.1)

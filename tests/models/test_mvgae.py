@@ -116,15 +116,6 @@ def test_the_divergence_clamps_large_variances_and_joining_does_not():
     assert terms["divergence"].item() == pytest.approx(clamped, rel=0.01)
 
 
-def test_a_graph_layer_drops_its_share_and_scales_the_rest():
-    model = build("MVGAE", toy_dataset(), layer_dropout=0.4).train()
-    ones = torch.ones(200, 50)
-    dropped = model.dropout(ones)
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.4, abs=0.03)
-    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.6])
-    assert torch.equal(model.eval().dropout(ones), ones)
-
-
 @pytest.mark.parametrize("trained", [False, True])
 def test_tables_are_constants_that_checkpoints_hold_unless_they_are_trained(trained):
     model = build("MVGAE", toy_dataset(), train_tables=trained)
@@ -141,8 +132,3 @@ def test_items_are_read_from_their_own_rows():
     batch = torch.tensor([[0], [int(data.train.items[0])], [lone]])
     sum(model.calculate_loss(batch).values()).backward()
     assert model.features("visual").grad[lone].abs().max() > 0
-
-
-def test_published_configurations_are_understood():
-    options = build("MVGAE", toy_dataset(), n_layers=2, beta=0.1).options
-    assert (options.n_ui_layers, options.kl_weight) == (2, 0.1)

@@ -13,7 +13,6 @@ from toys import (
     WIDTHS,
     all_scores,
     build,
-    make_config,
     on_double,
     one_batch,
     relabelled,
@@ -22,7 +21,6 @@ from toys import (
     toy_dataset,
 )
 
-from common.trainer import seed_everything
 from models.pgl import KEPT_SHARE, SMALLEST, principal_graph
 from utils.errors import UserError
 
@@ -113,36 +111,6 @@ def test_loss_and_scores_are_those_of_the_specification(modalities, n_ui_layers,
     torch.testing.assert_close(all_scores(model), scores)
 
 
-def test_parameters_are_those_of_the_specification():
-    model = build("PGL", toy_dataset())
-    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {
-        "features_visual": (23, 6),
-        "features_textual": (23, 5),
-        "user_embeddings.visual": (31, 8),
-        "user_embeddings.textual": (31, 8),
-        "projections.visual.weight": (8, 6),
-        "projections.visual.bias": (8,),
-        "projections.textual.weight": (8, 5),
-        "projections.textual.bias": (8,),
-    }
-
-
-def test_frozen_features_get_no_gradient():
-    data = toy_dataset()
-    model = build("PGL", data, train_features=False)
-    total(model.calculate_loss(one_batch(data))).backward()
-    assert not model.features("visual").requires_grad
-    assert "features_visual" not in dict(model.named_parameters())
-    torch.testing.assert_close(all_scores(model), all_scores(build("PGL", data)))
-
-
-def test_the_released_weight_of_zero_leaves_the_contrastive_term_out():
-    data = toy_dataset()
-    model = build("PGL", data)
-    assert model.options.reg_weight == 0
-    assert set(model.calculate_loss(one_batch(data))) == {"bpr"}
-
-
 # Local mode
 
 
@@ -164,45 +132,6 @@ def test_an_epoch_s_sub_graph_holds_three_tenths_of_the_edges_with_their_own_deg
     users, items = embeddings(model, data, full_graph(data))
     scores = torch.tensor([[dot(a, b) for b in items] for a in users], dtype=torch.float64)
     torch.testing.assert_close(all_scores(model), scores)
-
-
-def test_edges_of_nodes_of_low_degree_are_drawn_more_often():
-    data = toy_dataset()
-    model = build("PGL", data)
-    users, items = data.train.users, data.train.items
-    counts = np.zeros(len(users))
-    torch.manual_seed(0)
-    for _ in range(2000):
-        model.pre_epoch_processing()
-        drawn = model.principal.columns[: model.principal.offsets[N_USERS]].numpy() - N_USERS
-        rows = np.repeat(np.arange(N_USERS), np.diff(model.principal.offsets[: N_USERS + 1].numpy()))
-        counts[np.searchsorted(users * N_ITEMS + items, rows * N_ITEMS + drawn)] += 1
-    weights = (np.bincount(users)[users] * np.bincount(items)[items]) ** -0.5
-    # Without replacement, an edge is in the sample with a chance of about 1 - exp(-c w), c such that these add up.
-    low, high = 0.0, 1e6
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if (1 - np.exp(-middle * weights)).sum() < counts.sum() / 2000 else (low, middle)
-    np.testing.assert_allclose(counts / 2000, 1 - np.exp(-low * weights), atol=0.06)
-    assert np.corrcoef(counts, weights)[0, 1] > 0.9
-
-
-def test_another_epoch_and_another_seed_draw_other_edges():
-    data = toy_dataset()
-
-    def drawn(seed):
-        model = build("PGL", data)
-        seed_everything(seed)
-        found = []
-        for _ in range(2):
-            model.pre_epoch_processing()
-            found.append(model.principal.columns.tolist())
-        return found
-
-    first, second = drawn(1)
-    assert first != second
-    assert drawn(1) == [first, second]
-    assert drawn(2)[0] != first
 
 
 # Global mode
@@ -231,18 +160,6 @@ def test_the_global_sub_graph_is_that_of_the_whole_matrix(rank):
     assert (expected < 0).any() == (rank > 8), "entries may be negative"
     edges = naive.dense_adjacency(data.train.users, data.train.items, N_USERS, N_ITEMS)
     assert ((dense != 0) & (edges == 0)).any(), "and join pairs that never interacted"
-
-
-def test_small_entries_are_left_out():
-    data = toy_dataset()
-    a = naive.dense_normalized(naive.dense_adjacency(data.train.users, data.train.items, N_USERS, N_ITEMS))
-    left, sizes, right = np.linalg.svd(a[:N_USERS, N_USERS:])
-    whole = sum(sizes[k] * sizes[12 + k] * np.outer(left[:, k], right[k]) for k in range(4))
-    small = (np.abs(whole) < SMALLEST) & (np.abs(whole) > 1e-12)
-    assert small.sum() > 3, "there is something to leave out"
-    weights = principal_graph(data, 32).weights
-    assert len(weights) == 2 * (np.abs(whole) >= SMALLEST).sum()
-    assert weights.abs().min() >= SMALLEST
 
 
 def test_global_mode_trains_over_its_sub_graph_and_ranks_over_all_edges():
@@ -278,15 +195,6 @@ def test_global_mode_refuses_a_rank_that_splits_pairs_or_is_too_large(width):
 
 
 # Keys
-
-
-def test_published_configurations_keep_working():
-    assert build("PGL", toy_dataset(), dropout=0.05).options.embedding_dropout == 0.05
-
-
-def test_the_mode_is_one_of_two_words():
-    with pytest.raises(UserError, match="local, global"):
-        make_config("PGL", mode="l")
 
 
 def test_no_matrix_of_the_batch_by_itself_is_kept_for_the_backward_pass():

@@ -101,36 +101,3 @@ def test_gradients_go_back_over_the_same_dropped_graph():
         loss = loss - ((guess * goal).sum(1) / (guess.norm(dim=1) * goal.norm(dim=1))).mean() / 2
     for one, other in zip(found, torch.autograd.grad(loss, [*model.parameters()]), strict=True):
         torch.testing.assert_close(one, other)
-
-
-def test_half_of_the_entries_are_kept_on_average_and_the_rate_changes_from_batch_to_batch():
-    data = toy_dataset([])
-    model = build("SelfCF", data, n_ui_layers=1)
-    # Identity embeddings: the layer's rows are the graph's.
-    n = N_USERS + N_ITEMS
-    shares, sums = [], np.zeros((n, n))
-    with torch.no_grad():
-        model.user_embedding = torch.nn.Parameter(torch.eye(n)[:N_USERS])
-        model.item_embedding = torch.nn.Parameter(torch.eye(n)[N_USERS:])
-        for _ in range(400):
-            a = 2 * torch.cat(model.propagate()).numpy() - np.eye(n)
-            shares.append(np.count_nonzero(a > 1e-6) / (2 * len(data.train)))
-            sums += a > 1e-6
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.06)
-    assert np.std(shares) == pytest.approx(12**-0.5, abs=0.04)
-    entries = full_graph(data) > 0
-    assert not sums[~entries].any()
-    assert np.abs(sums[entries] / 400 - np.mean(shares)).max() < 0.12
-
-
-def test_a_repeated_id_of_a_batch_has_masks_of_its_own():
-    model = build("SelfCF", toy_dataset([]), embedding_dropout=0.5)
-    masked = model.target(model.user_embedding[torch.zeros(200, dtype=torch.int64)])
-    assert len(masked.unique(dim=0)) > 50
-    assert (masked == 0).float().mean().item() == pytest.approx(0.5, abs=0.06)
-    assert torch.equal(model.eval().target(model.user_embedding), model.user_embedding)
-
-
-def test_published_configurations_use_other_names():
-    options = build("SelfCF", toy_dataset([]), n_layers=1, dropout=0.2).options
-    assert (options.n_ui_layers, options.embedding_dropout) == (1, 0.2)

@@ -9,14 +9,12 @@ from toys import (
     BOTH,
     N_ITEMS,
     N_USERS,
-    WIDTHS,
     all_scores,
     build,
     on_double,
     one_batch,
     total,
     toy_dataset,
-    train_loader,
 )
 
 from utils.errors import UserError
@@ -130,55 +128,6 @@ def test_the_second_level_trains_the_first_projection_too():
         model.heads["visual"].weight.zero_()  # all candidates alike: the first level's loss is constant
     (gradient,) = torch.autograd.grad(model.calculate_loss(one_batch(data))["contrastive"], weight)
     assert gradient.abs().max() > 1e-5
-
-
-def test_parameters_are_those_of_the_specification():
-    shapes = {name: tuple(p.shape) for name, p in build("SLMRec", toy_dataset()).named_parameters()}
-    weights = {
-        "projections.visual": (WIDTH, WIDTHS["visual"]),
-        "projections.textual": (WIDTH, WIDTHS["textual"]),
-        "fuse_users": (WIDTH, 3 * WIDTH),
-        "fuse_items": (WIDTH, 3 * WIDTH),
-        "steps.visual": (WIDTH, WIDTH),
-        "heads.visual": (WIDTH, WIDTH),
-        "steps.textual.0": (WIDTH, WIDTH),
-        "steps.textual.1": (WIDTH // 2, WIDTH),
-        "heads.textual": (WIDTH // 2, WIDTH),
-    }
-    layers = {f"{name}.weight": shape for name, shape in weights.items()}
-    layers |= {f"{name}.bias": shape[:1] for name, shape in weights.items()}
-    assert shapes == layers | {"user_embedding": (N_USERS, WIDTH), "item_embedding": (N_ITEMS, WIDTH)}
-
-
-def test_three_modalities_have_the_paper_s_three_levels():
-    model = build("SLMRec", toy_dataset(list(WIDTHS)))
-    assert {m: tuple(model.steps[m].weight.shape) for m in model.order} == {
-        "visual": (WIDTH, WIDTH),
-        "acoustic": (WIDTH, WIDTH),
-        "textual": (WIDTH // 2, WIDTH),
-    }
-
-
-@pytest.mark.parametrize("train_features", [False, True])
-def test_features_have_unit_rows_and_the_data_set_s_stay(train_features):
-    data, untouched = toy_dataset(), toy_dataset()
-    model = build("SLMRec", data, train_features=train_features)
-    total(model.calculate_loss(one_batch(data))).backward()
-    for m in BOTH:
-        np.testing.assert_array_equal(data.features[m], untouched.features[m])
-        lengths = model.features(m).detach().norm(dim=1)
-        torch.testing.assert_close(lengths, torch.tensor([1.0] * (N_ITEMS - 1) + [0.0]))
-        assert isinstance(model.features(m), torch.nn.Parameter) == train_features
-        assert (model.features(m).grad is not None) == train_features
-
-
-def test_negatives_have_no_part_in_the_loss():
-    data = toy_dataset()
-    model = build("SLMRec", data)
-    batch = next(iter(train_loader(data, negatives=False).epoch()))
-    assert batch.shape == (2, 64)
-    with_negatives = torch.cat([batch, batch[1:].flip(1)])
-    assert torch.equal(total(model.calculate_loss(batch)), total(model.calculate_loss(with_negatives)))
 
 
 def test_other_tasks_are_refused():

@@ -134,16 +134,6 @@ def test_dropout_falls_on_the_preference_gates_view_by_view():
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-6)
 
 
-def test_dropout_keeps_the_mean_and_does_nothing_in_an_evaluation():
-    model = build("SMORE", toy_dataset(), gate_dropout=0.3)
-    values = torch.ones(400, 100)
-    torch.manual_seed(0)
-    found = model.train().dropout(values)
-    assert sorted(found.unique().tolist()) == pytest.approx([0, 1 / 0.7])
-    assert (found == 0).double().mean().item() == pytest.approx(0.3, abs=0.01)
-    assert torch.equal(model.eval().dropout(values), values)
-
-
 def test_the_depth_of_neighbours_is_set_for_images_and_for_the_rest():
     data = toy_dataset(["visual", "acoustic", "textual"])
     model = on_double(build("SMORE", data, image_knn_k=6, text_knn_k=2))
@@ -177,42 +167,3 @@ def test_imaginary_parts_of_the_first_and_last_bin_do_not_act_and_all_others_do(
         assert gradient.shape == (1, 5, 2)
         acting = gradient[0].abs() > 1e-12
         assert acting.tolist() == [[True, False], [True, True], [True, True], [True, True], [True, False]]
-
-
-def test_filters_start_standard_normal():
-    weights = torch.cat([w.flatten() for w in build("SMORE", toy_dataset(), embedding_size=2000).filters.values()])
-    assert len(weights) == 3 * 1001 * 2
-    assert weights.mean().item() == pytest.approx(0, abs=0.05)
-    assert weights.std().item() == pytest.approx(1, abs=0.05)
-
-
-def test_an_odd_width_works_and_all_of_the_last_bin_acts():
-    data = toy_dataset()
-    model = on_double(build("SMORE", data, embedding_size=9))
-    assert model.filtered()["fused"].shape == (N_ITEMS, 9)
-    loss = sum(model.calculate_loss(one_batch(data)).values())
-    assert torch.autograd.grad(loss, model.filters["fused"])[0][0, -1].abs().min() > 1e-12
-
-
-def test_raw_features_are_trained_unless_told_otherwise():
-    data = toy_dataset()
-    for trained in (True, False):
-        model = build("SMORE", data, train_features=trained)
-        names = {name for name, _ in model.named_parameters() if name.startswith("features_")}
-        assert names == ({"features_visual", "features_textual"} if trained else set())
-        sum(model.calculate_loss(one_batch(data)).values()).backward()
-        assert all(p.grad.abs().max() > 0 for p in model.parameters())
-
-
-def test_modality_embeddings_are_the_views_before_attention():
-    model = build("SMORE", toy_dataset()).eval()
-    given = model.modality_embeddings()
-    assert list(given) == ["id", "visual", "textual"]
-    for pair, view in zip(given.values(), model.encode(), strict=False):
-        assert torch.equal(torch.cat(pair), view)
-
-
-def test_published_configurations_are_understood():
-    options = build("SMORE", toy_dataset(), n_layers=2, cl_loss=0.03, dropout_rate=0.2, image_knn_k=9).options
-    assert (options.n_mm_layers, options.n_ui_layers, options.cl_weight) == (2, 2, 0.03)
-    assert (options.gate_dropout, options.image_knn_k, options.text_knn_k) == (0.2, 9, 3)

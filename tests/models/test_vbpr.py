@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from naive import dot, rows_of
-from toys import WIDTHS, all_scores, build, on_double, one_batch, total, toy_dataset, train_loader
+from toys import all_scores, build, on_double, one_batch, total, toy_dataset, train_loader
 
 # Text comes first, then the others in the data set's order.
 ORDERS = {
@@ -49,24 +49,6 @@ def test_projecting_the_batch_s_items_alone_gives_the_gradients_of_projecting_al
     loss = loss + 0.3 * (u.norm() + i.norm() + j.norm()) / len(users)
     for one, other in zip(found, torch.autograd.grad(loss, [*model.parameters()]), strict=True):
         torch.testing.assert_close(one, other)
-
-
-def test_parameters_are_those_of_the_specification():
-    model = build("VBPR", toy_dataset())
-    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {
-        "user_embedding": (31, 16),
-        "item_embedding": (23, 8),
-        "projection.weight": (8, WIDTHS["visual"] + WIDTHS["textual"]),
-        "projection.bias": (8,),
-    }
-    assert not model.projection.bias.any()
-
-
-def test_raw_features_are_taken_as_they_are():
-    data = toy_dataset()
-    model = build("VBPR", data)
-    assert torch.equal(model.features("visual"), torch.from_numpy(data.features["visual"]))
-    assert not model.features("visual").requires_grad
 
 
 def test_the_bias_does_not_change_a_ranking():

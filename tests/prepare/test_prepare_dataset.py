@@ -294,13 +294,6 @@ def test_files_are_fetched_when_asked(server, raw, tmp_path):
     assert "download:" not in again.out
 
 
-def test_a_file_that_is_not_published_is_said(server, tmp_path):
-    (tmp_path / "www" / "categoryFiles" / "meta_Baby.json.gz").unlink()
-    outcome = prepare(tmp_path, "baby", "--raw", tmp_path / "raw", "--mirror", server, "--download")
-    assert outcome.code == 2
-    assert "404" in outcome.err
-
-
 class Colours(Encoder):
     """The mean colour of an image."""
 
@@ -466,41 +459,20 @@ def test_a_folder_that_cannot_be_made_names_the_option(own, tmp_path):
         (["--interactions", "none.csv"], "there is no file none.csv"),
         (["--interactions", "X"], "which column is the user?"),
         (["--interactions", "X", "--columns", "usr=who"], "--columns: unknown column 'usr' (did you mean 'user'?)"),
-        (["--interactions", "X", "--columns", "user"], "--columns: expected NAME=VALUE, got 'user'"),
         (["--interactions", "X", "--raw", "x"], "--raw does not go with --interactions"),
-        (["--raw", "x", "--keep_ids"], "--keep_ids does not go without --interactions"),
-        (["--interactions", "X", "--split", "random"], "--split: expected a word out of mmrec, chronological"),
-        (
-            ["--interactions", "X", "--split", "global_time", "--seed", "3"],
-            "--seed: the split global_time draws nothing",
-        ),
-        (["--interactions", "X", "--ratios", "0.5", "0.5"], "--ratios: expected three shares"),
         (["--interactions", "X", "--ratios", "0.5", "0.5", "0.5"], "--ratios: expected three shares"),
         (["--interactions", "X", "--threshold", "high"], "--threshold: expected a number or null, got 'high'"),
-        (["--interactions", "X", "--k_core", "-1"], "--k_core: expected an integer or null of at least 0"),
         (["--interactions", "X", "--kcore", "1"], "unknown option --kcore (did you mean 'k_core'?)"),
         (["--interactions", "X", "--features", "audio=A"], "which item is which row?"),
-        (["--interactions", "X", "--features", "a-b=A", "--keep_ids"], "'a-b' cannot name a modality"),
         (["--interactions", "X", "--text_encoder", "tfidf"], "there are no texts; name a table of them with --texts"),
-        (
-            ["--interactions", "X", "--image_encoder", "torchvision"],
-            "there are no images; name their folder with --images",
-        ),
         (
             ["--interactions", "X", "--texts", "T", "--text_encoder", "tfdif"],
             "unknown encoder 'tfdif' (did you mean 'tfidf'?)",
         ),
-        (["--interactions", "X", "--texts", "T", "--text_encoder", "{encoder: tfidf, dim: 0}"], "dim"),
-        (["--interactions", "X", "--images", "none"], "there is no folder none"),
         (["--interactions", "X", "--columns", "user=who,item=what", "--k_core", "90"], "no interaction is left of"),
         (
             ["--interactions", "X", "--columns", "user=who,item=what", "--threshold", "2"],
             "--threshold: the interactions have no ratings; name their column",
-        ),
-        (["--interactions", "X", "--columns", "user=who,item=what", "--split", "leave_one_out"], "have no times"),
-        (
-            ["--interactions", "X", "--columns", "user=who,item=what", "--keep_ids"],
-            "expected ids of users that are whole numbers",
         ),
         (
             ["--raw", "x", "--source", "amazon2015", "--category", "Baby"],
@@ -513,10 +485,8 @@ def test_mistakes_are_a_line_each_and_code_2(own, tmp_path, words, problem):
     table.write_text("who,what\n" + "".join(f"{u},{i}\n" for u in "abc" for i in range(9)))
     places = {
         "X": table,
-        "A": own / "a.npy",
         "audio=A": f"audio={own / 'a.npy'}",
         "T": own / "items.csv",
-        "a-b=A": f"a-b={own / 'a.npy'}",
     }
     outcome = prepare(tmp_path / "data", "mine", *(places.get(word, word) for word in words))
     assert outcome.code == 2
@@ -596,11 +566,3 @@ def test_columns_of_texts_with_holes_are_reported(own, tmp_path):
     )
     outcome = prepare(tmp_path, "mine", "--interactions", own / "x.csv", *OWN, "--texts", tmp_path / "t.csv")
     assert "  kept, with an empty column 'plot': 3, first line 2: item/0" in outcome.out
-
-
-def test_help():
-    outcome = run_here("prepare", "--help")
-    assert outcome.code == 0
-    assert "usage: main.py prepare" in outcome.out
-    assert run_here("prepare", "--raw", "x").code == 2
-    assert run_here("prepare", "../x").code == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prepare.interactions import Collector, Interactions
-from prepare.lines import NOT_KEPT, Reading, Tally, read_lines
+from prepare.lines import Reading, Tally, records
 from prepare.sources.source import Item, id_problem, is_first_wanted, item_of_words, number, whole_number
 
 # What json.loads and ast.literal_eval raise for text that is something else, or is built to break them.
@@ -26,15 +26,23 @@ def read_reviews(
         how: see `Reading`.
     """
     tally, collector = Tally(path.name), Collector(ratings=True, times=True)
-    for at, line in read_lines(path, tally, how):
-        tally.read += 1
-        content = _mapping(line, json_of)
-        if not line.strip():
-            tally.drop("blank", at)
-        elif content is None:
-            tally.drop("malformed: not a JSON object", at, line)
-        elif add_row(collector, tally, at, line, [_word(content.get(name)) for name in names]) and not is_utf8(line):
+    for at, line, content in records(path, tally, how, "a JSON object", lambda line: _mapping(line, json_of)):
+        fields = [_word(content.get(name)) for name in names]
+        if add_row(collector, tally, at, line, fields) and not is_utf8(line):
             tally.note("kept, with text that is not UTF-8", at, line)
+    return collector.table(), tally, {}
+
+
+def read_ratings(path: Path, separator: str, what: str, how: Reading) -> tuple[Interactions, Tally, dict[str, str]]:
+    """Reads lines of user, item, rating and time without a header; `what` is what a line should be."""
+
+    def fields_of(line: bytes) -> list[str] | None:
+        fields = line.decode("utf-8", "replace").split(separator)
+        return fields if len(fields) == 4 else None
+
+    tally, collector = Tally(path.name), Collector(ratings=True, times=True)
+    for at, line, fields in records(path, tally, how, what, fields_of):
+        add_row(collector, tally, at, line, fields)
     return collector.table(), tally, {}
 
 
@@ -76,19 +84,12 @@ def read_meta(
         early_id: the item's id from the beginning of a line, where it can be told; other items' lines are not read.
     """
     tally, seen = Tally(path.name), set[str]()
-    for at, line in read_lines(path, tally, how):
-        tally.read += 1
-        if not line.strip():
-            tally.drop("blank", at)
-            continue
+
+    def parse(line: bytes) -> dict[Any, Any] | None:
         early = early_id(line)
-        if early is not None and early not in wanted:
-            tally.drop(NOT_KEPT, 0, early)
-            continue
-        content = _mapping(line, form[1])
-        if content is None:
-            tally.drop(f"malformed: not a {form[0]}", at, line)
-            continue
+        return _mapping(line, form[1]) if early is None or early in wanted else {key: early}
+
+    for at, line, content in records(path, tally, how, f"a {form[0]}", parse):
         name = _word(content.get(key)).strip()
         if problem := id_problem(name, key):
             tally.drop(f"malformed: {problem}", at, line)

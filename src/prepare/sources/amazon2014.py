@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prepare.interactions import Collector, Interactions
-from prepare.lines import Reading, Tally, read_lines
-from prepare.sources.amazon import UNREADABLE, add_row, json_of, read_meta, read_reviews
+from prepare.interactions import Interactions
+from prepare.lines import Reading, Tally
+from prepare.sources.amazon import UNREADABLE, json_of, read_meta, read_ratings, read_reviews
 from prepare.sources.source import Item, Published
 
 MAX_LITERAL = 1 << 20  # bytes of a line that is read as a Python literal
@@ -25,9 +25,9 @@ class Amazon2014(Published):
     """The files of one category."""
 
     def interactions(self, files: Mapping[str, Path], how: Reading) -> tuple[Interactions, Tally, dict[str, str]]:
-        return (
-            read_ratings(files["ratings"], how) if "ratings" in files else read_reviews(files["reviews"], FIELDS, how)
-        )
+        if "ratings" in files:
+            return read_ratings(files["ratings"], ",", "user,item,rating,timestamp", how)
+        return read_reviews(files["reviews"], FIELDS, how)
 
     def items(self, files: Mapping[str, Path], wanted: Mapping[str, int], how: Reading) -> Iterator[Item | Tally]:
         form = "Python literal or JSON object", _literal
@@ -35,21 +35,6 @@ class Amazon2014(Published):
 
 
 SOURCE = Amazon2014("amazon2014")
-
-
-def read_ratings(path: Path, how: Reading) -> tuple[Interactions, Tally, dict[str, str]]:
-    """Reads `ratings_<Category>.csv`: user, item, rating, time without a header."""
-    tally, collector = Tally(path.name), Collector(ratings=True, times=True)
-    for at, line in read_lines(path, tally, how):
-        tally.read += 1
-        fields = line.decode("utf-8", "replace").split(",")
-        if not line.strip():
-            tally.drop("blank", at)
-        elif len(fields) != 4:
-            tally.drop("malformed: not user,item,rating,timestamp", at, line)
-        else:
-            add_row(collector, tally, at, line, fields)
-    return collector.table(), tally, {}
 
 
 def _early_id(line: bytes) -> str | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from prepare.interactions import Collector, Interactions
-from prepare.lines import Reading, Tally, read_lines
-from prepare.sources.amazon import add_row
+from prepare.interactions import Interactions
+from prepare.lines import Reading, Tally, records
+from prepare.sources.amazon import read_ratings
 from prepare.sources.source import Item, Published, id_problem, is_first_wanted, item_of_words
 
 GENRES = (
@@ -26,30 +26,20 @@ class MovieLens(Published):
 
     def interactions(self, files: Mapping[str, Path], how: Reading) -> tuple[Interactions, Tally, dict[str, str]]:
         path, separator = (files["data"], "\t") if "data" in files else (files["ratings"], "::")
-        tally, collector = Tally(path.name), Collector(ratings=True, times=True)
-        for at, line in read_lines(path, tally, how):
-            tally.read += 1
-            fields = line.decode("utf-8", "replace").split(separator)
-            if not line.strip():
-                tally.drop("blank", at)
-            elif len(fields) != 4:
-                tally.drop(f"malformed: not user{separator}item{separator}rating{separator}time", at, line)
-            else:
-                add_row(collector, tally, at, line, fields)
-        return collector.table(), tally, {}
+        return read_ratings(path, separator, separator.join(("user", "item", "rating", "time")), how)
 
     def items(self, files: Mapping[str, Path], wanted: Mapping[str, int], how: Reading) -> Iterator[Item | Tally]:
         flags = "item" in files
         path = files["item" if flags else "movies"]
+        n_fields = N_FIELDS if flags else 3
         tally, seen = Tally(path.name), set[str]()
-        for at, line in read_lines(path, tally, how):
-            tally.read += 1
+
+        def fields_of(line: bytes) -> list[str] | None:
             fields = line.decode("latin-1").split("|" if flags else "::")
-            if not line.strip():
-                tally.drop("blank", at)
-            elif len(fields) != (N_FIELDS if flags else 3):
-                tally.drop(f"malformed: not the {N_FIELDS if flags else 3} fields of {path.name}", at, line)
-            elif problem := id_problem(fields[0].strip(), "item"):
+            return fields if len(fields) == n_fields else None
+
+        for at, line, fields in records(path, tally, how, f"the {n_fields} fields of {path.name}", fields_of):
+            if problem := id_problem(fields[0].strip(), "item"):
                 tally.drop(f"malformed: {problem}", at, line)
             elif is_first_wanted(fields[0].strip(), wanted, seen, tally, at):
                 chosen = [genre for genre, flag in zip(GENRES, fields[5:], strict=False) if flag.strip() == "1"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmrec.stand_ins.torch_geometric import inits, nn, utils
+from mmrec.stand_ins.torch_geometric import edges as utils
+from mmrec.stand_ins.torch_geometric import inits, nn
 
 N, E = 9, 40
 

@@ -275,6 +275,7 @@ def test_changed_content_is_encoded_anew(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "image_feat.npy").read_bytes() == (tmp_path / "fresh" / "image_feat.npy").read_bytes()
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_bytes(tmp_path: Path) -> None:
     rows = [*images_of(20), ("broken", b"GIF89a")]
     path, ids = filled(tmp_path, image=rows), [name for name, _ in rows]

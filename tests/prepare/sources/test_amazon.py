@@ -13,7 +13,6 @@ from prepare.interactions import Interactions
 from prepare.lines import Reading, Tally
 from prepare.sources import amazon2014, amazon2023
 from prepare.sources.amazon import image_url
-from prepare.sources.amazon2014 import read_ratings
 from prepare.sources.source import Item
 
 
@@ -36,7 +35,7 @@ def test_ratings(tmp_path):
     path.write_bytes(
         b"U1,0000000001,5.0,1400000000\r\nU2,B1,1,1\nU1,B1\n\nU1,B1,x,1\nU1,B1,5,1.5\n,B1,5,1\nU\xff,B1,5,1\nU3,B1,2.0,7"
     )
-    table, tally, _ = read_ratings(path, Reading())
+    table, tally, _ = amazon2014.SOURCE.interactions({"ratings": path}, Reading())
     assert rows(table) == [("U1", "0000000001", 5.0, 1400000000), ("U2", "B1", 1.0, 1), ("U3", "B1", 2.0, 7)]
     assert (tally.read, tally.kept) == (9, 3)
     assert dropped(tally) == {

@@ -20,7 +20,7 @@ from utils.data.pickles import load_pickle, read_pickle
 from utils.errors import UserError
 
 MATRIX = sp.random(7, 5, 0.4, "csr", np.float32, random_state=0)
-PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+PROTOCOLS = (0, 2, 3, pickle.HIGHEST_PROTOCOL)
 ARRAYS: dict[str, Any] = {
     "floats": np.arange(12, dtype=np.float32).reshape(3, 4),
     "by columns": np.asfortranarray(np.arange(12.0).reshape(3, 4)),

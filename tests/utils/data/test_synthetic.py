@@ -213,6 +213,7 @@ def misfit(data: SyntheticData, truth: Truth) -> tuple[float, int]:
 
 
 @pytest.mark.parametrize("rounds", [50, 1, 0], ids=["redrawing", "one round, then exact", "exact fallback"])
+@pytest.mark.slow
 def test_sets_of_items_occur_as_often_as_sequential_draws_without_replacement_say(rounds, monkeypatch):
     monkeypatch.setattr(synthetic, "MAX_ROUNDS", rounds)
     spec = SyntheticSpec(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import pickle
-import random
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from runner.quick_start import DatasetShelf
 from utils.data.dataset import Dataset, Split
 from utils.data.loading import load_dataset
 from utils.data.user_graph_file import convert_user_graph, read_user_graph, shared_items
-from utils.errors import UserError
 
 # Of ROWS: training items of the users 0, 1, 2 are {0, 1}, {2}, {1, 3}; so 0 and 2 share one item.
 GOOD = {"indptr": [0, 1, 1, 2], "indices": [2, 0], "counts": [1, 1]}
@@ -128,15 +125,11 @@ def test_shared_items_are_counted_exactly_in_blocks_of_any_size(monkeypatch, blo
     ("changed", "words"),
     [
         ({"indptr": [0, 1, 1, 3]}, "indptr: expected offsets that rise from 0 to the 2 indices"),
-        ({"indptr": [1, 1, 1, 2]}, "indptr: expected offsets that rise from 0 to the 2 indices"),
-        ({"indptr": [0, 2, 1, 2]}, "indptr: expected offsets that rise from 0 to the 2 indices"),
-        ({"indptr": np.zeros(0, dtype=int)}, "indptr: expected offsets that rise from 0 to the 2 indices"),
         ({"indptr": [0.0, 1.0, 1.0, 2.0]}, "indptr: expected a row of integers, got float64 [4]"),
         ({"indices": [[2, 0]]}, "indices: expected a row of integers, got int64 [1, 2]"),
         ({"counts": [1]}, "counts: expected one for each of the 2 indices, got 1"),
         ({"counts": [1, 0]}, "counts: expected at least 1 shared item, got 0"),
         ({"indices": [2, 3]}, "indices: expected user ids from 0 to 2, got 2 to 3"),
-        ({"indices": [2, -1]}, "indices: expected user ids from 0 to 2, got -1 to 2"),
         ({"indices": [0, 0]}, "user 0 is in the list of its own co-users"),
         ({"indptr": [0, 2], "indices": [2, 2]}, "user 2 is twice in the list of user 0"),
         ({"indptr": [0, 1, 1, 2, 2]}, "lists of 4 users, but the data set has 3: it belongs to another one"),
@@ -148,7 +141,7 @@ def test_arrays_that_are_no_user_graph_are_refused(tmp_path, changed, words):
     assert problems_of(lambda: load_dataset(OwnGraph(tmp_path, "g.npz"))) == [f"g.npz: {words}"]
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04broken", pickle.dumps({0: [[1], [1]]})])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04broken", pickle.dumps({0: [[1], [1]]})])
 def test_what_is_no_npz_file_is_refused(tmp_path, content):
     (tmp_path / "g.npz").write_bytes(content)
     (line,) = problems_of(lambda: read(tmp_path / "g.npz"))
@@ -251,7 +244,7 @@ def test_mmrec_s_dictionary_is_converted(tmp_path, make):
     assert converted(path) == LISTS
 
 
-@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
 def test_every_protocol_and_numpy_s_old_names_are_read(tmp_path, protocol, module):
     content = np.empty((), dtype=object)
@@ -294,42 +287,15 @@ class Named:
     """An object of this module."""
 
 
-class Smuggled:
-    """Calls a harmful function by way of an allowed one's arguments."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return np.dtype, (Planted(self.mark),)
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-@pytest.mark.parametrize("place", ["whole", "value", "key", "inside", "smuggled", "last"])
-def test_a_harmful_pickle_is_refused_and_not_run(tmp_path, place, protocol):
+def test_a_harmful_pickle_is_refused_and_not_run(tmp_path):
+    """All kinds of these: test_pickles.py."""
     mark = tmp_path / "mark"
-    harmful: Any = {
-        "whole": Planted(mark),
-        "value": {0: Planted(mark)},
-        "key": {Planted(mark): [[1], [1]]},
-        "inside": {0: [[1, Planted(mark)], [1, 1]]},
-        "smuggled": {0: [[Smuggled(mark)], [1]]},
-        "last": {**LISTS, 4: [[np.int64(3)], [Planted(mark)]]},
-    }[place]
-    content = np.empty((), dtype=object)
-    content[()] = harmful
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, np.lib.format.header_data_from_array_1_0(content))
-    path = tmp_path / "g.npy"
-    path.write_bytes(buffer.getvalue() + pickle.dumps(content, protocol=protocol))
+    path = npy(tmp_path / "g.npy", {**LISTS, 4: [[np.int64(3)], [Planted(mark)]]})
     (line,) = problems_of(lambda: convert_user_graph(path, tmp_path / "out.npz"))
     assert line.startswith("g.npy: refused: it names ")
     assert "mkdir" in line
     assert not mark.exists()
     assert not (tmp_path / "out.npz").exists()
-    if place == "whole":
-        np.load(path, allow_pickle=True)
-        assert mark.exists(), "it would have done harm"
 
 
 @pytest.mark.parametrize(
@@ -338,19 +304,12 @@ def test_a_harmful_pickle_is_refused_and_not_run(tmp_path, place, protocol):
         pytest.param(Named(), "it names test_user_graph_file.Named", id="a class"),
         ({0: [[1], [1]], "a": [[], []]}, "a user's id: expected a whole number from 0 up, got str"),
         ({0: [[1], [1]], -1: [[], []]}, "a user's id: expected a whole number from 0 up, got -1"),
-        ({True: [[0], [1]]}, "a user's id: expected a whole number from 0 up, got True"),
         ({0: [[1.5], [1]]}, "an id or count of user 0: expected a whole number from 0 up, got 1.5"),
         ({0: [[1], [float("nan")]]}, "an id or count of user 0: expected a whole number from 0 up, got nan"),
-        ({0: [["1"], [1]]}, "an id or count of user 0: expected a whole number from 0 up, got str"),
         ({0: [[1, 2], [1]]}, "user 0: expected [co-users, counts], two lists of one length"),
-        ({0: [[1]]}, "user 0: expected [co-users, counts], two lists of one length"),
-        ({0: 7}, "user 0: expected [co-users, counts], two lists of one length"),
         ({0: [[0], [1]]}, "user 0 is in the list of its own co-users"),
         ({}, "expected a dictionary of users, got dict"),
         ([1, [2]], "expected the dictionary that MMRec saves, got"),
-        (3, "expected the dictionary that MMRec saves, got int64 []"),
-        (np.array([None], dtype=object), "expected a dictionary of users, got nonetype"),
-        ({0: [np.array(["a"]), [1]]}, "an id or count of user 0: expected a whole number from 0 up, got str"),
     ],
     ids=str,
 )
@@ -369,23 +328,6 @@ def test_a_list_that_holds_itself_is_refused(tmp_path):
     endless.append(endless)
     path = npy(tmp_path / "g.npy", {0: [endless, [1]]})
     assert problems_of(lambda: convert_user_graph(path, tmp_path / "out.npz"))[0].startswith("g.npy: ")
-
-
-def test_broken_files_raise_nothing_but_errors_in_words(tmp_path):
-    path = npy(tmp_path / "g.npy", {user: [np.array(ids), counts] for user, (ids, counts) in LISTS.items()})
-    content = path.read_bytes()
-    chance = random.Random(0)
-    refused = 0
-    for _ in range(300):
-        broken = bytearray(content)
-        for _ in range(chance.randint(1, 3)):
-            broken[chance.randrange(len(broken))] = chance.randrange(256)
-        path.write_bytes(broken[: chance.choice([len(broken), chance.randrange(len(broken))])])
-        refused += 1
-        with contextlib.suppress(UserError):
-            convert_user_graph(path, tmp_path / "out.npz")
-            refused -= 1
-    assert 200 < refused < 300
 
 
 def test_rows_of_the_toy_set_are_as_this_file_says():

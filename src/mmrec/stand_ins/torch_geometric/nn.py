@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmrec.stand_ins.torch_geometric.edges import add_remaining_self_loops, number_of_nodes
 from mmrec.stand_ins.torch_geometric.inits import glorot, zeros
-from mmrec.stand_ins.torch_geometric.utils import add_remaining_self_loops, number_of_nodes
 from mmrec.stand_ins.torch_scatter import scatter, scatter_add
 from mmrec.stand_ins.torch_sparse import SparseTensor
 
