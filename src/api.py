@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from runner.stored_run import Ranked
+
+Id = str | int  # 3 is the same id as "3"
 
 
 @dataclass(frozen=True)
@@ -82,10 +89,14 @@ class Dataset:
 class Trained:
     """The trained model of a run folder, with the data set that it was trained on; see `load`.
 
+    Users and items go by their original ids where the data set has mapping files, else by their numbers from 0.
+
     Attributes:
         folder: of the run.
-        settings: every setting by its key.
+        config: every setting by its key.
         metrics: all that metrics.json holds.
+        history: a row for each epoch: losses and validation metrics.
+        user_ids, item_ids: of the rows of embeddings.
     """
 
     def __init__(self, folder: Path, data_path: str | None, device: str | None) -> None:
@@ -94,40 +105,85 @@ class Trained:
 
         self._stored = StoredRun.open(folder, data_path, device)
         self.folder = folder
-        self.settings: dict[str, Any] = dict(self._stored.config)
+        self.config: dict[str, Any] = dict(self._stored.config)
         self.metrics: dict[str, Any] = RunFolder(folder).metrics() or {}
+        self.history = pd.read_csv(folder / "history.csv") if (folder / "history.csv").is_file() else pd.DataFrame()
+        self.user_ids: list[str] = self._stored.users.ids
+        self.item_ids: list[str] = self._stored.items.ids
 
-    def scores(self, users: Sequence[int] | None = None) -> NDArray[np.float32]:
-        """Scores of all items [B, n_items], training items included.
-
-        Args:
-            users: ids [B] from 0; None: all users.
-        """
-        return self._stored.scores(self._users(users))
-
-    def recommend(self, users: Sequence[int] | None = None, k: int = 20) -> pd.DataFrame:
-        """The k best items of each user without the training items: columns user, rank, item, score; original ids.
-
-        Args:
-            users: ids from 0; None: all users.
-            k: items per user.
-        """
-        columns = ["user", "rank", "item", "score"]
-        found = self._stored.recommend(self._users(users, k), k)
-        return pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)
-
-    def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Final embeddings of users [n_users, D] and items [n_items, D].
+    def score(self, users: Iterable[Id] | None = None, items: Iterable[Id] | None = None) -> NDArray[np.float32]:
+        """Scores [B, J] of items for users, training items included; None: all of them.
 
         Raises:
-            UserError: for a model that has none, such as ItemKNN.
+            UserError: for an id that is not known.
+        """
+        wanted = None if items is None else self._stored.items.all_of(items)
+        return self._stored.scores(self._users(users), wanted)
+
+    def recommend(
+        self,
+        users: Iterable[Id] | None = None,
+        k: int = 20,
+        exclude: Iterable[Id | tuple[Id, Id]] = (),
+        items: Iterable[Id] | None = None,
+        hide: str = "train",
+    ) -> pd.DataFrame:
+        """The k best items of each user: columns user, rank, item, score.
+
+        Args:
+            users: None: all users.
+            k: items per user; fewer where fewer are left.
+            exclude: items, and pairs (user, item), that are not recommended.
+            items: the only items to recommend; None: all.
+            hide: interactions whose items are left out: "train", or "all" of the three splits.
+
+        Raises:
+            UserError: for an id that is not known, or a k beyond the number of items.
+        """
+        stored, barred = self._stored, list(exclude)
+        stored.check_k(k)
+        if hide not in ("train", "all"):
+            raise UserError(f"hide: expected 'train' or 'all', got {hide!r}")
+        pairs = [one for one in barred if isinstance(one, tuple)]
+        numbers = zip(stored.users.all_of(u for u, _ in pairs), stored.items.all_of(i for _, i in pairs), strict=True)
+        candidates = np.full(stored.dataset.n_items, items is None)
+        candidates[stored.items.all_of(items or ())] = True
+        candidates[stored.items.all_of(one for one in barred if not isinstance(one, tuple))] = False
+        lists = stored.recommend(self._users(users), k, stored.hidden(hide, list(numbers)), candidates)
+        return self._table(lists, self.user_ids, ["user", "rank", "item", "score"])
+
+    def similar(self, items: Iterable[Id], k: int = 10) -> pd.DataFrame:
+        """The k items with the most similar embeddings of each item: columns item, rank, similar, cosine.
+
+        Raises:
+            UserError: for an id that is not known, or a model without embeddings, such as ItemKNN.
+        """
+        self._stored.check_k(k)
+        lists = self._stored.similar(self._stored.items.all_of(items), k)
+        return self._table(lists, self.item_ids, ["item", "rank", "similar", "cosine"])
+
+    def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Final embeddings of users [n_users, D] and items [n_items, D]: `users @ items.T` are the scores.
+
+        The columns are the model's own and no bias is added to them; the rows are in the order of `user_ids` and `item_ids`.
+
+        Raises:
+            UserError: for a model that has none, such as ItemKNN, or whose scores are not their products.
         """
         return self._stored.embeddings()
 
-    def _users(self, users: Sequence[int] | None, k: int = 1) -> list[int]:
-        wanted = list(range(self._stored.dataset.n_users)) if users is None else [int(user) for user in users]
-        self._stored.check(wanted, k)
-        return wanted
+    def _users(self, users: Iterable[Id] | None) -> list[int]:
+        return list(range(self._stored.dataset.n_users)) if users is None else self._stored.users.all_of(users)
+
+    def _table(self, lists: Iterable[Ranked], names: list[str], columns: list[str]) -> pd.DataFrame:
+        return pd.DataFrame(
+            [
+                [names[number], rank, self.item_ids[item], value]
+                for number, found, values in lists
+                for rank, (item, value) in enumerate(zip(found, values, strict=True), 1)
+            ],
+            columns=columns,
+        )
 
 
 def run(model: str, dataset: str, *, quiet: bool = True, **settings: Any) -> Result:

@@ -28,7 +28,7 @@ own = gtc_bench.run("mine.py", "demo", epochs=1, **places)
 trained = gtc_bench.load(result.folder)
 dataset = gtc_bench.Dataset.read("demo")
 users, items = trained.embeddings()
-scores = trained.scores([0, 1])
+scores = trained.score([0, 1])
 best = trained.recommend([0, 1], k=3)
 seen = {int(item) for user, item in dataset.train if user == 0}
 try:

@@ -18,6 +18,8 @@ from utils.errors import UserError, nearest
 COMMANDS = {
     "train": "train and evaluate models; may be left out",
     "recommend": "the best items of users, by a finished run",
+    "similar": "items like other items, by a finished run",
+    "export": "embeddings of a finished run as npz, Parquet or safetensors",
     "study": "run the trials of a study file and write its report",
     "report": "write the report of a study again",
     "generate": "generate a data set of any size",

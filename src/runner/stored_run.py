@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
@@ -18,14 +20,19 @@ from runner.registry import class_of, model_keys, model_name, plugin_of
 from utils.config.configuration import Config
 from utils.config.layers import config_from_values
 from utils.config.yaml_files import read_yaml
-from utils.data.dataset import Dataset
-from utils.data.id_mapping import original_ids
+from utils.data.dataset import SPLITS, Dataset
+from utils.data.id_mapping import Names, original_ids
 from utils.data.loading import load_dataset
 from utils.errors import UserError
 from utils.evaluation.topk import ranked_topk
 from utils.runs.run_folder import RunFolder, read_torch
 
-BLOCK = 1024  # users scored at a time
+BLOCK = 256  # users scored at a time
+LARGE_BLOCK = 1024  # where scoring is slow to start
+CHECKED_USERS = 64  # whose scores are compared with the products of embeddings
+HIDDEN = {"train": ("train",), "all": SPLITS}  # interactions that are not recommended
+
+Ranked = tuple[int, list[int], list[float]]  # a user or an item, its best items, and their values
 
 
 def stored_config(folder: Path, changed: Mapping[str, Any]) -> Config:
@@ -44,16 +51,6 @@ def stored_config(folder: Path, changed: Mapping[str, Any]) -> Config:
     model, dataset = model_name(content.pop("model"), [plugin.name] if plugin else []), content.pop("dataset")
     keys = model_keys(model, plugin, content=content)
     return config_from_values(model, keys, dataset, {**content, **changed}, str(path))
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One item recommended to one user, both by their original ids; ranks count from 1."""
-
-    user: str
-    rank: int
-    item: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -107,57 +104,104 @@ class StoredRun:
             raise UserError(f"{path}: not of this model ({error})".splitlines()[0]) from None
         return cls(folder, config, dataset, model, place, scorers)
 
-    def check(self, users: Sequence[int], k: int) -> None:
-        """Checks users and a number of items.
+    @cached_property
+    def users(self) -> Names:
+        """Original ids of the users."""
+        return Names("user", original_ids(self.config, self.config["user_id_field"], self.dataset.n_users))
+
+    @cached_property
+    def items(self) -> Names:
+        """Original ids of the items."""
+        return Names("item", original_ids(self.config, self.config["item_id_field"], self.dataset.n_items))
+
+    def check_k(self, k: int) -> None:
+        """Checks a number of items.
 
         Raises:
-            UserError: for a user that is not there, or more items than there are.
+            UserError: for more items than there are.
         """
-        n_users, n_items = self.dataset.n_users, self.dataset.n_items
-        outside = [user for user in users if not 0 <= user < n_users]
-        if outside:
-            raise UserError(f"--users: there is no user {outside[0]}; ids go from 0 to {n_users - 1}")
-        if k > n_items:
-            raise UserError(f"--k: {k} is more than the {n_items} items of '{self.config.dataset}'")
+        if not 1 <= k <= self.dataset.n_items:
+            raise UserError(f"--k: {k} is not from 1 to the {self.dataset.n_items} items of '{self.config.dataset}'")
 
-    def scores(self, users: Sequence[int]) -> NDArray[np.float32]:
-        """Scores of all items [B, I] for users [B], training items included, as evaluation has them."""
+    def blocks(self, users: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Users in blocks, with their scores of all items [B, I], training items included, as evaluation has them."""
+        step = LARGE_BLOCK if self.model.whole_batches or self.device.type == "cuda" else BLOCK
         with self.model.scoring():
-            blocks = [self._scores(users[begin : begin + BLOCK]) for begin in range(0, len(users), BLOCK)]
-        return torch.cat(blocks).float().cpu().numpy() if blocks else np.zeros((0, self.dataset.n_items), np.float32)
+            for begin in range(0, len(users), step):
+                block = list(users[begin : begin + step])
+                ids = torch.tensor(block, device=self.device)
+                # A copy, since a plugin may hand out a table that it keeps.
+                yield block, self.scorers.add(self.model.full_sort_predict((ids,)).clone(), ids)
 
-    def _scores(self, users: Sequence[int]) -> torch.Tensor:
-        # A copy, since a plugin may hand out a table that it keeps.
-        ids = torch.tensor(users, device=self.device)
-        return self.scorers.add(self.model.full_sort_predict((ids,)).clone(), ids)
+    def scores(self, users: Sequence[int], items: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """Scores [B, J] of items (None: all) for users [B]."""
+        chosen = slice(None) if items is None else torch.tensor(items, device=self.device, dtype=torch.long)
+        found = [scores[:, chosen].float().cpu().numpy() for _, scores in self.blocks(users)]
+        width = self.dataset.n_items if items is None else len(items)
+        return np.concatenate([np.zeros((0, width), np.float32), *found])
 
-    def recommend(self, users: Sequence[int], k: int) -> list[Recommendation]:
-        """The k best items of each user, best first; training items are left out."""
-        seen = self.dataset.inter_matrix("csr")
-        user_names = original_ids(self.config, self.config["user_id_field"], self.dataset.n_users)
-        item_names = original_ids(self.config, self.config["item_id_field"], self.dataset.n_items)
-        found = []
-        with self.model.scoring():
-            for begin in range(0, len(users), BLOCK):
-                block = users[begin : begin + BLOCK]
-                scores = self._scores(block)
-                row, item = seen[np.asarray(block)].nonzero()
-                scores[torch.from_numpy(row).long(), torch.from_numpy(item).long()] = -torch.inf
-                best, items = ranked_topk(scores, k)
-                for user, values, columns in zip(block, best.tolist(), items.tolist(), strict=True):
-                    found += [
-                        Recommendation(user_names[user], rank, item_names[column], value)
-                        for rank, (value, column) in enumerate(zip(values, columns, strict=True), 1)
-                        if value > -np.inf
-                    ]
-        return found
+    def hidden(self, hide: str, pairs: Sequence[tuple[int, int]] = ()) -> sp.csr_matrix:
+        """What is not recommended [U, I], as entries that are not 0: interactions of splits, see HIDDEN, and pairs."""
+        parts = [self.dataset.splits[name] for name in HIDDEN[hide]]
+        more = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+        users = np.concatenate([*(part.users for part in parts), more[:, 0]])
+        items = np.concatenate([*(part.items for part in parts), more[:, 1]])
+        shape = (self.dataset.n_users, self.dataset.n_items)
+        return sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
 
-    def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The final embeddings of users [U, D] and items [I, D].
+    def recommend(
+        self, users: Sequence[int], k: int, hidden: sp.csr_matrix, candidates: NDArray[np.bool_] | None = None
+    ) -> Iterator[Ranked]:
+        """The k best items of each user, best first; fewer where fewer are left.
+
+        Args:
+            users: numbers.
+            k: at most as many as there are items.
+            hidden: [U, I], see the method of this name.
+            candidates: bool [I]; None: all items.
+        """
+        barred = None if candidates is None else torch.from_numpy(~candidates).to(self.device)
+        for block, scores in self.blocks(users):
+            row, item = hidden[np.asarray(block)].nonzero()
+            scores[torch.from_numpy(row).long(), torch.from_numpy(item).long()] = -torch.inf
+            if barred is not None:
+                scores[:, barred] = -torch.inf
+            yield from _ranked(block, scores, k)
+
+    def similar(self, items: Sequence[int], k: int) -> Iterator[Ranked]:
+        """The k items whose embeddings have the largest cosine with that of each item, itself left out.
 
         Raises:
             UserError: for a model that scores without embeddings.
         """
+        unit = torch.nn.functional.normalize(self._tables()[1].float(), dim=1)
+        for begin in range(0, len(items), BLOCK):
+            block = list(items[begin : begin + BLOCK])
+            cosines = unit[block] @ unit.T
+            cosines[torch.arange(len(block)), block] = -torch.inf
+            yield from _ranked(block, cosines, k)
+
+    def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The final embeddings of users [U, D] and items [I, D], whose products are the scores.
+
+        Raises:
+            UserError: for a model that scores without embeddings, or a run whose scores are not their products.
+        """
+        if self.scorers.weights.any:
+            raise UserError(
+                f"{self.folder}: this run adds popularity or co_occurrence to its scores, so that no embeddings give them"
+            )
+        users, items = self._tables()
+        some = np.unique(np.linspace(0, len(users) - 1, CHECKED_USERS).astype(int)).tolist()
+        scores = torch.from_numpy(self.scores(some))
+        products = (users[some] @ items.T).float().cpu()
+        if scores.shape != products.shape or not torch.allclose(
+            products, scores, 1e-4, 1e-4 * float(scores.abs().max())
+        ):
+            raise UserError(f"{self.config.model}: its scores are not the products of its embeddings")
+        return users.float().cpu().numpy(), items.float().cpu().numpy()
+
+    def _tables(self) -> tuple[torch.Tensor, torch.Tensor]:
         with self.model.scoring():
             try:
                 found = self.model()
@@ -167,5 +211,11 @@ class StoredRun:
             raise UserError(
                 f"{self.config.model} has no embeddings of users and items: its scores are computed otherwise"
             )
-        users, items = (part.detach().float().cpu().numpy() for part in found)
-        return users, items
+        return found[0].detach(), found[1].detach()
+
+
+def _ranked(numbers: Sequence[int], values: torch.Tensor, k: int) -> Iterator[Ranked]:
+    best, columns = ranked_topk(values, k)
+    for number, row, items in zip(numbers, best.tolist(), columns.tolist(), strict=True):
+        left = sum(value > -np.inf for value in row)
+        yield number, items[:left], row[:left]

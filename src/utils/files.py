@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -60,11 +60,21 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], separator: str = ",
     """Writes rows as CSV, atomically; the columns are all keys in order of first appearance."""
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, delimiter=separator, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    write_rows(path, columns, ([row.get(name, "") for name in columns] for row in rows), separator)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]], separator: str = ",") -> None:
+    """Writes rows as CSV while they come, atomically: a failure leaves no file.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    with atomic_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+        text.detach()
 
 
 def make_folder(path: Path) -> bool:

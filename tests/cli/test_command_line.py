@@ -563,7 +563,7 @@ def test_a_diverged_run_of_a_grid_does_not_stop_the_others_and_is_not_selected(o
 
 def test_recommend_gives_the_order_of_topk_and_no_training_items(run: Path, tmp_path: Path):
     file = tmp_path / "best.tsv"
-    outcome = run_here("recommend", run, "--users", 3, 7, "--k", 20, "--output", file)
+    outcome = run_here("recommend", run, "--users", "U3", "U7", "--k", 20, "--output", file)
     assert (outcome.code, outcome.err) == (0, "")
     topk, train = topk_of(run), labelled(0)
     rows = rows_of(file, "\t")
@@ -590,7 +590,7 @@ def test_recommend_for_everybody_writes_into_the_run_folder(run: Path, tmp_path:
 
 
 def test_recommend_names_a_user_once_and_stops_where_the_items_end(run: Path, tmp_path: Path):
-    outcome = run_here("recommend", run, "--users", 5, 5, "--k", N_ITEMS, "--output", tmp_path / "all.tsv")
+    outcome = run_here("recommend", run, "--users", "U5", "U5", "--k", N_ITEMS, "--output", tmp_path / "all.tsv")
     left = N_ITEMS - len(labelled(0)[5])
     assert len(rows_of(tmp_path / "all.tsv", "\t")) == left
     assert outcome.out.count("user U5:") == 1

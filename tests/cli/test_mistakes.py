@@ -415,9 +415,13 @@ def done(finished: Path, tmp_path: Path) -> Path:
 
 
 RECOMMEND: dict[str, tuple[tuple[object, ...], str | tuple[str, ...]]] = {
-    "user unknown": (("--users", 3, 40), "--users: there is no user 40; ids go from 0 to 39"),
+    "users unknown": (
+        ("--users", "X", 40),
+        "--users: there is no user 'X', '40'; ids of users look like '0', '1', '2'",
+    ),
+    "no titles": (("--titles", "no.csv"), r"no.csv: cannot be read \(No such file"),
     "k two values": (("--k", 1, 2), "recommend: --k: expected one value, got 2"),
-    "k beyond the items": (("--k", 56), "--k: 56 is more than the 55 items of 'toy'"),
+    "k beyond the items": (("--k", 56), "--k: 56 is not from 1 to the 55 items of 'toy'"),
     "option unknown": (("--user", 3), r"recommend: unknown option --user \(did you mean 'users'\?\)"),
     "output below nothing": (("--output", "no/where.tsv"), "--output: there is no folder no"),
     "data elsewhere": (("--data_path", "nowhere"), "data set 'toy': no file .*toy.inter; set --data_path"),

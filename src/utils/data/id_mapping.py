@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,47 @@ def original_ids(config: Mapping[str, Any], field: str, n: int) -> list[str]:
             raise UserError(f"{path.name}: no row for {field} {missing[0]} ({len(missing):,} missing)")
         return [by_number[number] for number in range(n)]
     return [str(number) for number in range(n)]
+
+
+@dataclass(frozen=True)
+class Names:
+    """Original ids of users or items by number, and back.
+
+    Attributes:
+        kind: user or item.
+        ids: by number.
+    """
+
+    kind: str
+    ids: list[str]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """By original id; where two are called alike, the first."""
+        return {name: number for number, name in reversed(list(enumerate(self.ids)))}
+
+    def find(self, wanted: Iterable[object]) -> tuple[list[int], list[str]]:
+        """The numbers of ids, each once and in order, and the ids that are not known; 3 is the same id as "3"."""
+        words = list(dict.fromkeys(str(one) for one in wanted))
+        return [self.numbers[w] for w in words if w in self.numbers], [w for w in words if w not in self.numbers]
+
+    def all_of(self, wanted: Iterable[object]) -> list[int]:
+        """The number of each id, repeats included.
+
+        Raises:
+            UserError: if one is not known.
+        """
+        words = [str(one) for one in wanted]
+        if unknown := [word for word in words if word not in self.numbers]:
+            raise UserError(f"there is no {self.kind} {quoted(unknown)}; {self.looks()}")
+        return [self.numbers[word] for word in words]
+
+    def looks(self) -> str:
+        """How ids look, for messages."""
+        return f"ids of {self.kind}s look like {', '.join(map(repr, self.ids[:3]))}"
+
+
+def quoted(words: list[str], most: int = 5) -> str:
+    """'a', 'b' and 3 more."""
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return ", ".join(map(repr, words[:most])) + more
