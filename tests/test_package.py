@@ -111,6 +111,28 @@ def test_the_interface_works_outside_the_clone_beside_other_packages(site: Path,
     assert {path.name for path in tmp_path.iterdir()} >= {"runs", "cache"}, "it writes where it was started"
 
 
+CELLS = """
+import json, sys
+names = {}
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    if cell["cell_type"] == "code":
+        exec("".join(cell["source"]), names)
+print(json.dumps({name: str(value) for name, value in names.items() if name in ("users", "lists", "best", "shared")}))
+"""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs_and_is_stored_without_outputs(path: Path, site: Path, tmp_path: Path):
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) >= 4
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    command = [sys.executable, "-c", CELLS, str(path)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(site), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)) >= 2, "its last cells were reached"
+    assert list((tmp_path / "runs").glob("demo/LightGCN/*/metrics.json"))
+
+
 def test_the_command_of_the_package(site: Path, tmp_path: Path):
     start = "import sys; from gtc_bench.cli.command_line import main; sys.exit(main(sys.argv[1:]))"
     for words, code, says in (
