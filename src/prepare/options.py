@@ -13,7 +13,7 @@ from prepare.sources import own
 from prepare.sources.own import OWN, TEXTS
 from prepare.sources.separated import KNOWN_COLUMNS
 from prepare.sources.source import Source, published_source, source_names
-from prepare.splits import FEWEST, KINDS
+from prepare.splits import DRAWN, FEWEST, KINDS
 from utils.config.request import Request, data_folder
 from utils.config.schema import check_value, keys_of, setting
 from utils.config.yaml_files import parse_yaml, read_yaml
@@ -91,7 +91,7 @@ class PrepareOptions(CheckedOptions):
     k_core: int | None = setting("fewest interactions of users and items; 0: off (default: 5 for Amazon, else 0)",
                                  default=None, low=0)  # fmt: skip
     split: str = setting("how interactions are split", default="mmrec", choices=KINDS)
-    seed: int | None = setting("of the split mmrec (default 0)", default=None, low=0)
+    seed: int | None = setting("of the splits mmrec and cold_items (default 0)", default=None, low=0)
     ratios: list[float] = setting("shares of train, validation, test", default=[0.8, 0.1, 0.1], above=0)
     few: int = setting("users with fewer rows hold out one each for validation and test", default=10, low=FEWEST)
     least: int = setting("users with fewer rows stay in training", default=FEWEST, low=FEWEST)
@@ -124,7 +124,7 @@ class PrepareOptions(CheckedOptions):
         ]
         if len(self.ratios) != 3 or abs(sum(self.ratios) - 1) > 1e-9:
             problems.append(f"prepare: --ratios: expected three shares above 0 whose sum is 1, got {self.ratios}")
-        if self.split != "mmrec" and self.seed is not None:
+        if self.split not in DRAWN and self.seed is not None:
             problems.append(f"prepare: --seed: the split {self.split} draws nothing; leave it out")
         problems += [
             f"prepare: --features: '{stem}' cannot name a modality; expected letters, digits and _"

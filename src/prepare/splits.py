@@ -12,7 +12,8 @@ from prepare.interactions import Interactions
 from utils.data.dataset import SPLITS
 from utils.errors import UserError
 
-KINDS = ("mmrec", "chronological", "leave_one_out", "global_time", "given")
+KINDS = ("mmrec", "chronological", "leave_one_out", "global_time", "cold_items", "given")
+DRAWN = ("mmrec", "cold_items")  # by a seed
 TRAIN, VALID, TEST = 0, 1, 2
 FEWEST = 3  # rows of a user: one for each split
 
@@ -31,12 +32,13 @@ def split(
     each for validation and test, if n < few; else floor((1 - train) n), of which floor(h valid / (valid + test)) are
     validation. `leave_one_out` holds out the last two in time. Users with fewer than `least` rows stay in training.
     `global_time` cuts everybody's rows at two moments, so that train, then train + valid of all rows lie before. Equal
-    times of a user are ordered by item number.
+    times of a user are ordered by item number. `cold_items` draws floor(valid I) and floor(test I) of the I items, at least
+    one each, and holds out all of their rows; the rows of the other items are split as by `mmrec`.
 
     Args:
         table: the interactions.
         kind: one of `KINDS`; `given` takes the labels that the table has.
-        seed: of mmrec's random order.
+        seed: of random orders.
         ratios: shares of train, validation and test; their sum is 1.
         few: see above.
         least: see above, at least 3.
@@ -48,9 +50,13 @@ def split(
         if table.labels is None:
             raise UserError("--split given: the interactions have no such column; name it with --columns split=NAME")
         labels = table.labels
-    elif kind == "mmrec":
-        key = np.random.Generator(np.random.PCG64(seed)).random(len(table))
-        labels = _last(table, key, _held_out(table, ratios, few, least))
+    elif kind in DRAWN:
+        random = np.random.Generator(np.random.PCG64(seed))
+        cold = _cold_items(len(table.item_ids), ratios, random) if kind == "cold_items" else None
+        labels = np.zeros(len(table), dtype=np.int8) if cold is None else cold[table.items]
+        warm = labels == TRAIN
+        part = table.rows(warm)
+        labels[warm] = _last(part, random.random(len(part)), _held_out(part, ratios, few, least))
     else:
         if table.times is None:
             raise UserError(
@@ -71,6 +77,15 @@ def split(
             "choose other --ratios or another --split"
         )
     return np.asarray(labels, dtype=np.int8)
+
+
+def _cold_items(n_items: int, ratios: Sequence[float], random: np.random.Generator) -> NDArray[np.int8]:
+    """The label of every row of an item [I]: TRAIN where it is not held out as a whole."""
+    n_valid, n_test = (max(1, int(np.floor(share * n_items + 1e-9))) for share in ratios[1:])
+    drawn = random.permutation(n_items)
+    labels = np.full(n_items, TRAIN, dtype=np.int8)
+    labels[drawn[:n_valid]], labels[drawn[n_valid : n_valid + n_test]] = VALID, TEST
+    return labels
 
 
 def _held_out(

@@ -68,7 +68,7 @@ class Steps:
             "keep_ids": o.keep_ids,
         }
         splitting = {"kind": o.split, "ratios": o.ratios, "few": o.few, "least": o.least}
-        if o.split == "mmrec":  # nothing else draws
+        if o.split in splits.DRAWN:
             splitting["seed"] = o.seed or 0
         steps = [
             Step("read", self.read, [path], [table], parameters=reading),

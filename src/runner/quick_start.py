@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from common.abstract_recommender import GeneralRecommender
 from common.analyses import Analyses
@@ -87,9 +88,14 @@ def pick_device(word: str) -> torch.device:
 
 
 def make_evaluator(
-    config: Config, dataset: Dataset, split: str, device: torch.device, most_users: int | None = None
+    config: Config,
+    dataset: Dataset,
+    split: str,
+    device: torch.device,
+    most_users: int | None = None,
+    items: NDArray[np.bool_] | None = None,
 ) -> TopKEvaluator:
-    """The evaluator of one split under the settings of a run, for `most_users` of its users where there are more."""
+    """The evaluator of one split under the settings of a run: of at most `most_users` of its users, and some items."""
     metric = config["valid_metric"].lower()
     return TopKEvaluator(
         dataset,
@@ -101,6 +107,7 @@ def make_evaluator(
         device,
         most_users,
         {metric: weights_of(metric)} if is_sum(metric) else None,
+        items,
     )
 
 
@@ -174,6 +181,8 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
             if not config["no_test"]:
                 evaluations["test"] = trainer.evaluate(make_evaluator(config, dataset, "test", device))
                 metrics |= _of_test(config, dataset, folder, evaluations["test"])
+                if "cold_items" in (config["group_by"] or ()):
+                    metrics["groups"]["cold_items"] = _by_coldness(trainer, dataset, evaluations["test"])
             metrics |= {split: evaluation.means() for split, evaluation in evaluations.items()}
             _write_per_user(folder, evaluations)
         epochs = max(state.epoch, 1)
@@ -243,7 +252,8 @@ def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluati
     """What else the settings ask of the test users, for metrics.json; their best items are written."""
     found: dict[str, Any] = {}
     if config["group_by"]:
-        found["groups"] = evaluate_groups(test, dataset, "test", config["group_by"])
+        groups = [name for name in config["group_by"] if name != "cold_items"]  # which are ranked anew
+        found["groups"] = evaluate_groups(test, dataset, "test", groups)
     if config["beyond_accuracy"]:
         found["beyond"] = beyond_accuracy(test.topk, test.users, dataset.train, dataset.n_items, config["topk"])
     if config["save_topk"]:
@@ -254,6 +264,21 @@ def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluati
             [users[user] for user in test.users],
             [[items[item] for item in row if item >= 0] for row in test.topk],
         )
+    return found
+
+
+def _by_coldness(trainer: Trainer, dataset: Dataset, test: Evaluation) -> dict[str, dict[str, float]]:
+    """Test results over all items; over warm items, which have a training interaction; over cold items, which have none.
+
+    Only items of a group are ranked, and only they count as relevant.
+    """
+    warm = np.bincount(dataset.train.items, minlength=dataset.n_items) > 0
+    found: dict[str, dict[str, float]] = {"all": {"n_users": len(test.users), "n_items": len(warm)} | test.means()}
+    for name, items in (("warm", warm), ("cold", ~warm)):
+        if items[dataset.splits["test"].items].any():
+            evaluator = make_evaluator(trainer.config, dataset, "test", trainer.validator.device, items=items)
+            part = trainer.evaluate(evaluator)
+            found[name] = {"n_users": len(part.users), "n_items": int(items.sum())} | part.means()
     return found
 
 

@@ -130,6 +130,19 @@ def test_every_kind_labels_every_row():
         assert set(labels.tolist()) == {TRAIN, VALID, TEST}, kind
 
 
+def test_cold_items_are_held_out_whole_and_the_others_as_by_users():
+    data = table([40] * 30)
+    labels = split(data, "cold_items", seed=3)
+    found = [set(labels[data.items == item].tolist()) for item in range(40)]
+    for label in (VALID, TEST):
+        assert sum(one == {label} for one in found) == 4, "a tenth of the items, all of their rows"
+    warm = np.array([TRAIN in one for one in found])[data.items]
+    part = data.rows(warm)
+    held = {user: np.bincount(labels[warm][part.users == user], minlength=3).tolist() for user in range(30)}
+    assert all(counts == [26, 3, 3] for counts in held.values()), held
+    assert (labels != split(data, "cold_items", seed=4)).any()
+
+
 def test_published_splits_are_recognised_by_counts_and_hash(monkeypatch):
     data = table([30] * 10)
     labels = split(data, "mmrec")

@@ -10,7 +10,7 @@ from utils.config.schema import setting
 METRICS = ("recall", "ndcg", "map", "precision", "f1", "hit")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 PROTOCOLS = ("mmrec", "strict")
-GROUPINGS = ("user_activity", "item_popularity", "signal")
+GROUPINGS = ("user_activity", "item_popularity", "cold_items", "signal")
 MODALITY_INPUTS = ("real", "zero", "noise", "shuffle")
 NAN_FEATURES = ("error", "missing")
 ANALYSES = ("balance", "dot_products")

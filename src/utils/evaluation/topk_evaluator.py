@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from utils.data.dataset import Dataset
+from utils.data.dataset import Dataset, Split
 from utils.errors import UserError
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.topk import ranked_topk
@@ -59,6 +59,7 @@ class TopKEvaluator:
         device: where scores are computed.
         most_users: where the split has more users, only so many of them are evaluated, evenly spaced; None: all.
         sums: further metrics by name, each a sum of those above: metric to weight.
+        items: bool [I], the only items that are ranked and that count as relevant; None: all.
 
     Raises:
         UserError: if a cut-off is beyond the number of items.
@@ -75,6 +76,7 @@ class TopKEvaluator:
         device: torch.device,
         most_users: int | None = None,
         sums: Mapping[str, Mapping[str, float]] | None = None,
+        items: NDArray[np.bool_] | None = None,
     ) -> None:
         if max(topk) > dataset.n_items:
             raise UserError(f"topk: {max(topk)} is more than the {dataset.n_items} items of '{dataset.name}'")
@@ -82,6 +84,9 @@ class TopKEvaluator:
         self.metrics, self.topk = tuple(metrics), tuple(sorted(set(topk)))
         self.batch_size, self.device, self.n_items = batch_size, device, dataset.n_items
         truth = dataset.splits[split]
+        self._barred = None if items is None else torch.from_numpy(~items).to(device)
+        if items is not None:
+            truth = Split(truth.users[items[truth.items]], truth.items[items[truth.items]])
         self.users, self.n_relevant = np.unique(truth.users, return_counts=True)
         if most_users is not None and len(self.users) > most_users:
             chosen = np.linspace(0, len(self.users) - 1, most_users).round().astype(int)
@@ -114,6 +119,8 @@ class TopKEvaluator:
             scores = scorer(torch.from_numpy(self.users[begin:end]).to(self.device))
             mask = slice(self._mask_start[begin], self._mask_start[end])
             scores[self._mask_rows[mask] - begin, self._mask_items[mask]] = -torch.inf
+            if self._barred is not None:
+                scores[:, self._barred] = -torch.inf
             best, items = ranked_topk(scores, k)
             if not (best < torch.inf).all():  # topk takes NaN for the greatest
                 raise FloatingPointError("a score is NaN or infinite")

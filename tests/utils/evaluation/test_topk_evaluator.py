@@ -335,3 +335,20 @@ def test_scorer_asked_in_batches_gives_the_same_and_keeps_its_table(batch_size, 
     assert torch.equal(kept, table)
     whole, rest = divmod(len(evaluator.users), batch_size)
     assert asked == [batch_size] * whole + [rest] * (rest > 0)
+
+
+def test_of_some_items_only_they_are_ranked_and_relevant():
+    """As if the others had no score and no interaction."""
+    dataset = random_dataset(n_users=30, n_items=40)
+    scores, some = scores_of(dataset), np.arange(40) % 3 == 0
+    evaluator = TopKEvaluator(dataset, "test", ["recall"], [5], "mmrec", 7, CPU, items=some)
+    found = evaluator.evaluate(lambda users: scores[users].clone())
+    train = items_by_user(dataset, "train")
+    relevant = {user: {i for i in items if some[i]} for user, items in items_by_user(dataset, "test").items()}
+    assert found.users.tolist() == [user for user in sorted(relevant) if relevant[user]]
+    assert len(found.users) < len(relevant), "or nobody is left out"
+    for user, value in zip(found.users.tolist(), found.values["recall@5"], strict=True):
+        ranked = sorted(
+            (i for i in np.flatnonzero(some) if i not in train.get(user, ())), key=lambda i: -scores[user, i]
+        )
+        assert value == len(relevant[user] & set(ranked[:5])) / len(relevant[user])
