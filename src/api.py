@@ -172,6 +172,23 @@ class Trained:
         """
         return self._stored.embeddings()
 
+    def score_new(self, folder: str | Path, users: Iterable[Id] | None = None) -> pd.DataFrame:
+        """Scores of items that the data set does not have: a row for each user, a column for each new item.
+
+        Args:
+            folder: `ids.txt` with an id a line, and a feature file for each modality of the run, as in a data set's folder.
+            users: None: all users.
+
+        Raises:
+            UserError: for a model that cannot score items without interactions, or files that do not fit.
+        """
+        from runner.new_items import NewItems
+
+        new, numbers = NewItems.read(Path(folder), self._stored), self._users(users)
+        blocks = [scores.float().cpu().numpy() for _, scores in new.scores(self._stored, numbers)]
+        rows = np.concatenate([np.zeros((0, len(new.names.ids)), np.float32), *blocks])
+        return pd.DataFrame(rows, [self.user_ids[number] for number in numbers], new.names.ids)
+
     def _users(self, users: Iterable[Id] | None) -> list[int]:
         return list(range(self._stored.dataset.n_users)) if users is None else self._stored.users.all_of(users)
 

@@ -14,6 +14,7 @@ from cli.parser import parse_options
 from utils.config.schema import setting
 from utils.data.id_files import read_exclusions, read_items, read_titles
 from utils.data.id_mapping import quoted
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from runner.stored_run import StoredRun
@@ -33,6 +34,10 @@ class RecommendOptions:
     )
     items: str | None = setting("file of the only items to recommend, an id a line", default=None)
     exclude: str | None = setting("file of what not to recommend: lines of user,item or of an item", default=None)
+    new_items: str | None = setting(
+        "folder of items without interactions, which are ranked in place of the data set's: ids.txt and feature files",
+        default=None,
+    )
     titles: str | None = setting("file of columns id,title; titles are shown and written", default=None)
     output: str | None = setting("file to write; without: recommendations.tsv in the run folder", default=None)
     data_path: str | None = setting("folder of data sets, if it is elsewhere now", default=None)
@@ -45,15 +50,24 @@ def run(words: Sequence[str]) -> int:
     if options is None:
         return 0
     folder, output = places("recommend", options.run_folder, options.output, "recommendations.tsv")
+    if options.new_items and (options.items or options.exclude):
+        raise UserError("recommend: --new_items goes without --items and --exclude: nobody has these items")
     titles = read_titles(Path(options.titles).expanduser()) if options.titles else None
 
+    from runner.new_items import NewItems
     from runner.stored_run import StoredRun
 
     stored = StoredRun.open(folder, options.data_path, options.device)
     stored.check_k(options.k)
-    if titles is not None and not titles.keys() & stored.items.numbers.keys():
+    if titles is not None and not options.new_items and not titles.keys() & stored.items.numbers.keys():
         warn(f"--titles: no title of any item; {stored.items.looks()}, those of the file like {next(iter(titles))!r}")
     users = range(stored.dataset.n_users) if options.users is None else known(stored.users, options.users, "--users")
+    columns = ("user", "rank", "item", "score")
+    if options.new_items:
+        new = NewItems.read(Path(options.new_items).expanduser(), stored)
+        lists = new.recommend(stored, users, options.k)
+        write_lists(output, "user", columns, lists, stored.users, new.names, titles)
+        return 0
     candidates = None
     if options.items:
         wanted = read_items(Path(options.items).expanduser())
@@ -65,7 +79,6 @@ def run(words: Sequence[str]) -> int:
         candidates = np.ones(stored.dataset.n_items, dtype=bool) if candidates is None else candidates
         candidates[barred] = False
     lists = stored.recommend(users, options.k, stored.hidden(options.hide, pairs), candidates)
-    columns = ("user", "rank", "item", "score")
     write_lists(output, "user", columns, lists, stored.users, stored.items, titles)
     return 0
 

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.graph import SparseSymmetric, normalized_interaction_graph
 from common.scoring import score_all_items
 from utils.data.dataset import Dataset
+from utils.errors import UserError
 
 Loss = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 
@@ -118,6 +121,22 @@ class GeneralRecommender(nn.Module):
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Modality name to (users [U, D], items [I, D]), for analyses; empty where a model has none."""
         return {}
+
+    def new_item_embeddings(self, features: Mapping[str, NDArray[np.float32]], dataset: Dataset) -> Tensor:
+        """Embeddings [J, D] of items that have features [J, F] by modality but no interaction, for users' of `forward()`.
+
+        Raises:
+            UserError: for a model whose equations give none.
+        """
+        name, why = type(self).__name__, "an item's representation needs its own interactions"
+        raise UserError(f"{name} cannot score new items: {why if self.needs_features else 'it reads no features'}")
+
+    def score_new_items(self, users: Tensor, features: Mapping[str, NDArray[np.float32]], dataset: Dataset) -> Tensor:
+        """Scores [B, J] of new items for users [B], see `new_item_embeddings`."""
+        known = self._embeddings or self.forward()
+        if self._keep:
+            self._embeddings = known
+        return score_all_items(known[0][users], self.new_item_embeddings(features, dataset))
 
     @contextmanager
     def scoring(self) -> Iterator[None]:

@@ -27,22 +27,36 @@ def standardized_features(dataset: Dataset, modality: str, rank: int) -> Tensor:
     modality take no part, and have rows of zeros. Computed on the CPU with a fixed seed, whatever the device, and kept
     in the data set's cache.
     """
-    raw = dataset.features[modality]
 
     def build() -> dict[str, NDArray[np.float32]]:
-        present = dataset.present.get(modality)
-        own = raw if present is None else raw[present]
-        n = max(len(own), 1)
-        centred = raw - (own.sum(axis=0, dtype=np.float64) / n).astype(np.float32)
-        if present is not None:
-            centred[~present] = 0
-        if 0 < rank < centred.shape[1]:
-            centred = centred @ leading_directions(centred, rank)
-        scale = np.sqrt(np.mean(np.square(centred), dtype=np.float64) * (len(raw) / n))
-        return {"features": (centred / (scale if scale > 0 else 1)).astype(np.float32)}
+        raw = dataset.features[modality]
+        return {"features": _standardized(raw, dataset.present.get(modality), rank, raw[:0])[0]}
 
     inputs = {"features": dataset.fingerprint[modality], "rank": rank}
     return torch.from_numpy(dataset.derived("standardized", 1, inputs, build)["features"])
+
+
+def standardized_as(dataset: Dataset, modality: str, rank: int, new: NDArray[np.float32]) -> Tensor:
+    """Features [J, F] of items that the data set does not have, in the coordinates of `standardized_features`."""
+    found = _standardized(dataset.features[modality], dataset.present.get(modality), rank, new)
+    return torch.from_numpy(found[1])
+
+
+def _standardized(
+    raw: NDArray[np.float32], present: NDArray[np.bool_] | None, rank: int, new: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    own = raw if present is None else raw[present]
+    n = max(len(own), 1)
+    mean = (own.sum(axis=0, dtype=np.float64) / n).astype(np.float32)
+    centred, others = raw - mean, new - mean
+    if present is not None:
+        centred[~present] = 0
+    if 0 < rank < centred.shape[1]:
+        directions = leading_directions(centred, rank)
+        centred, others = centred @ directions, others @ directions
+    scale = np.sqrt(np.mean(np.square(centred), dtype=np.float64) * (len(raw) / n))
+    scale = scale if scale > 0 else 1
+    return (centred / scale).astype(np.float32), (others / scale).astype(np.float32)
 
 
 def leading_directions(matrix: NDArray[np.float32] | sp.csr_matrix | LinearOperator, rank: int) -> NDArray[np.float32]:

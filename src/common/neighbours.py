@@ -107,6 +107,27 @@ def weighted_item_graph(dataset: Dataset, modality: str, k: int) -> sp.csr_matri
     return normalize_by_row_sums(cosine_graph(dataset, modality, k))
 
 
+def edges_of_new_items(dataset: Dataset, modality: str, k: int, new: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """The rows that items [J, F] which the data set lacks would have in `weighted_item_graph`, its own rows as they are.
+
+    Returns:
+        weights of the items [J, I], and of the new item itself [J].
+    """
+    sums = torch.from_numpy(np.asarray(cosine_graph(dataset, modality, k).sum(axis=1)).ravel()).float()
+    known = torch.from_numpy(dataset.features[modality])
+    cosines = F.normalize(torch.from_numpy(new), dim=1) @ F.normalize(known, dim=1).T
+    left_out = ~known.any(dim=1)
+    if (present := dataset.present.get(modality)) is not None:
+        left_out |= ~torch.from_numpy(present)
+    cosines[:, left_out] = -torch.inf
+    values, columns = ranked_topk(cosines, min(k - 1, len(known)))
+    values = values.masked_fill(values.isinf(), 0)
+    own = 1 + values.sum(dim=1)
+    scale = torch.where(sums > 0, sums.clamp(min=1e-12).rsqrt(), torch.zeros_like(sums))
+    weights = torch.zeros_like(cosines).scatter_(1, columns, values) * scale * own.rsqrt()[:, None]
+    return weights, own.reciprocal()
+
+
 def weighted_graph_of(features: Tensor, k: int) -> sp.csr_matrix:
     """`weighted_item_graph` of features [I, F] that are not the data set's, computed anew."""
     values, columns = (part.cpu().numpy() for part in nearest_neighbours(features, k))

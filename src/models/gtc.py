@@ -25,15 +25,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.diffusion import Denoiser, LinearSchedule
-from common.features import standardized_features, view_presence, without_fills, without_items
+from common.features import standardized_as, standardized_features, view_presence, without_fills, without_items
 from common.graph import EdgesLeftOut, SparseSymmetric
 from common.host import portable
 from common.losses import bpr_loss, half_squared_l2, half_squared_l2_over_batch, info_nce, total_correlation
-from common.neighbours import cosine_graph, largest_co_occurrences, mixed_item_graph, normalize_by_row_sums
+from common.neighbours import (
+    cosine_graph,
+    edges_of_new_items,
+    largest_co_occurrences,
+    mixed_item_graph,
+    normalize_by_row_sums,
+)
 from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.errors import UserError
@@ -321,6 +328,31 @@ class GTC(GeneralRecommender):
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = self.represent(self.graph)[0].split([self.n_users, self.n_items])
         return users, items
+
+    def new_item_embeddings(self, features: Mapping[str, NDArray[np.float32]], dataset: Dataset) -> Tensor:
+        """z of items without interactions [J, D]: their id embedding is 0, so their content is that of their neighbours.
+
+        They are isolated in the user-item graph (Eq. 2); content is generated given 0 (Eq. 5); the gate of Eq. (10) is 1/2.
+        """
+        o = self.options
+        gated = o.content == "gated"
+        if o.backbone == "released" or o.denoising == "items" or o.fusion == "product" or (gated and not o.knn_k):
+            needed = "backbone text, denoising nodes or off, fusion each, and knn_k or projected content"
+            raise UserError(f"GTC cannot score new items with these settings: it needs {needed}")
+        views = {}
+        for modality in self.modalities:
+            layer, new = self.projections[modality], features[modality]
+            x = layer(standardized_as(dataset, modality, FEATURE_RANK, new).to(self.device))
+            known = layer(self.features(modality))
+            if gated:
+                x, known = torch.zeros_like(x), self.item_embedding * torch.sigmoid(known)
+            if o.knn_k:
+                weights, own = (part.to(x) for part in edges_of_new_items(dataset, modality, o.knn_k, new))
+                x = (weights @ known + own[:, None] * x).lerp(x, OWN_SHARE)
+            views[modality] = x if gated else x / (o.n_ui_layers + 1)
+        interaction = torch.zeros_like(x)
+        content = self.denoise(views, interaction, None)[0] if o.denoising == "nodes" else views
+        return self.fuse(interaction, content)
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Interaction and generated content embeddings of users [U, D] and items [I, D]."""

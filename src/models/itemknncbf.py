@@ -25,6 +25,7 @@ from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender
 from common.neighbours import SparseRows, nearest_neighbours, score_by_neighbours
+from common.sparse import sparse_product
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 
@@ -65,6 +66,23 @@ class ItemKNNCBF(GeneralRecommender):
         bounds = np.concatenate([[0], there.sum(axis=1).cumsum()])
         shape = (self.n_items, self.n_items)
         return sp.csr_matrix((arrays["values"][there], arrays["columns"][there], bounds), shape=shape)
+
+    def score_new_items(self, users: Tensor, features: Mapping[str, NDArray[np.float32]], dataset: Dataset) -> Tensor:
+        """A new item is in the list of each item whose last neighbour it is more similar to."""
+        known = torch.cat([self.features(modality) for modality in self.modalities], dim=1)
+        new = torch.cat([torch.from_numpy(features[m]) for m in self.modalities], dim=1).to(known)
+        lengths = known.norm(dim=1, keepdim=True), new.norm(dim=1)
+        products = lengths[0] * lengths[1] + self.options.shrink
+        similarities = torch.where(lengths[0] * lengths[1] > 0, known @ new.T / products, 0)  # [I, J]
+        last = torch.full((self.n_items,), torch.inf)  # of each list; a list that is not full takes anything
+        lists = self.similarities
+        counts = lists.offsets.diff()
+        rows = torch.arange(self.n_items, device=known.device).repeat_interleave(counts)
+        others = rows != lists.columns  # an item is in its own list however similar
+        last = last.to(known).scatter_reduce(0, rows[others], lists.weights[others], "amin")
+        last[counts < self.options.knn_k] = -torch.inf
+        listed = (similarities > last[:, None]) & (self.options.knn_k > 1)
+        return sparse_product(*self.histories.take(users), similarities * listed)
 
     def full_sort_predict(self, batch: Sequence[Tensor]) -> Tensor:
         return score_by_neighbours(self.histories, self.similarities, batch[0])

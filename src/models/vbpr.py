@@ -13,12 +13,14 @@ every difference of scores and is trained by the penalty alone, so it does not m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.abstract_recommender import GeneralRecommender
@@ -58,10 +60,20 @@ class VBPR(GeneralRecommender):
         if items is not None:
             raw = [F.embedding(items, features) for features in raw]
             ids = F.embedding(items, self.item_embedding)
+        return torch.cat([ids, self.project(raw)], dim=1)
+
+    def project(self, raw: Sequence[Tensor]) -> Tensor:
+        """[B, D] of the raw features of each modality [B, F]."""
         # One product per modality with its part of W: the joined features would be a second copy of them all.
         weights = self.projection.weight.split([features.shape[1] for features in raw], dim=1)
-        content = self.projection.bias + sum(features @ weight.T for features, weight in zip(raw, weights, strict=True))
-        return torch.cat([ids, content], dim=1)
+        products = (features @ weight.T for features, weight in zip(raw, weights, strict=True))
+        content: Tensor = self.projection.bias + sum(products)
+        return content
+
+    def new_item_embeddings(self, features: Mapping[str, NDArray[np.float32]], dataset: Dataset) -> Tensor:
+        """[0 | X W^T + b]: an item without interactions has no id vector, as the paper ranks cold items."""
+        content = self.project([torch.from_numpy(features[modality]).to(self.device) for modality in self.order])
+        return torch.cat([torch.zeros_like(content), content], dim=1)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.user_embedding, self.item_vectors()

@@ -166,7 +166,7 @@ class StoredRun:
             scores[torch.from_numpy(row).long(), torch.from_numpy(item).long()] = -torch.inf
             if barred is not None:
                 scores[:, barred] = -torch.inf
-            yield from _ranked(block, scores, k)
+            yield from ranked(block, scores, k)
 
     def similar(self, items: Sequence[int], k: int) -> Iterator[Ranked]:
         """The k items whose embeddings have the largest cosine with that of each item, itself left out.
@@ -179,7 +179,7 @@ class StoredRun:
             block = list(items[begin : begin + BLOCK])
             cosines = unit[block] @ unit.T
             cosines[torch.arange(len(block)), block] = -torch.inf
-            yield from _ranked(block, cosines, k)
+            yield from ranked(block, cosines, k)
 
     def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The final embeddings of users [U, D] and items [I, D], whose products are the scores.
@@ -214,7 +214,8 @@ class StoredRun:
         return found[0].detach(), found[1].detach()
 
 
-def _ranked(numbers: Sequence[int], values: torch.Tensor, k: int) -> Iterator[Ranked]:
+def ranked(numbers: Sequence[int], values: torch.Tensor, k: int) -> Iterator[Ranked]:
+    """Rows of values [B, I] as lists of the k best; -inf is never listed."""
     best, columns = ranked_topk(values, k)
     for number, row, items in zip(numbers, best.tolist(), columns.tolist(), strict=True):
         left = sum(value > -np.inf for value in row)

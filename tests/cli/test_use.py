@@ -132,6 +132,28 @@ def test_embeddings_whose_products_are_not_the_scores_are_refused(words: list[ob
     assert not (folder / "embeddings.npz").exists()
 
 
+def test_new_items_are_ranked_by_their_features(run: Path, world: Path, tmp_path: Path):
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "ids.txt").write_text("N1\nN2\n")
+    matrices = {stem: np.load(world / "data" / "named" / f"{stem}_feat.npy") for stem in ("image", "text")}
+    for stem, matrix in matrices.items():
+        np.save(new / f"{stem}_feat.npy", matrix[[3, 8]])
+    trained("recommend", run, "--users", "U3", "--new_items", new, "--output", tmp_path / "best.tsv")
+    stored = StoredRun.open(run)
+    users, items = stored.embeddings()
+    half = users.shape[1] // 2
+    scores = users[3, half:] @ items[[3, 8], half:].T
+    assert lists_of(tmp_path / "best.tsv") == {"U3": [f"N{i + 1}" for i in np.argsort(-scores)]}
+    np.save(new / "text_feat.npy", matrices["text"][[3, 8], :2])
+    (new / "image_feat.npy").unlink()
+    outcome = run_here("recommend", run, "--new_items", new, "--output", tmp_path / "best.tsv")
+    assert outcome.err.splitlines() == [
+        f"error: {new}: no features of the modality visual, which this run has",
+        "error: text_feat.npy: expected 5 columns as in the data set, got 2",
+    ]
+
+
 # docs/use.md
 
 
