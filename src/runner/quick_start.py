@@ -101,6 +101,20 @@ def make_evaluator(
     )
 
 
+def make_loader(config: Config, dataset: Dataset, model: GeneralRecommender, device: torch.device) -> TrainLoader:
+    """The training batches that a model takes under the settings of a run."""
+    return TrainLoader(
+        dataset,
+        config["train_batch_size"],
+        config["seed"],
+        device,
+        model.needs_negatives,
+        model.batches_by_user,
+        config["training_neg_sample_num"],
+        config["neg_sampling"],
+    )
+
+
 def build_model(config: Config, dataset: Dataset, device: torch.device) -> GeneralRecommender:
     """The seeded, untrained model of a run, on its device."""
     seed_everything(config["seed"])
@@ -137,9 +151,7 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         model = build_model(config, dataset, device)
         if config["compile"]:
             compile_dense_methods(model, device)
-        loader = TrainLoader(
-            dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives, model.batches_by_user
-        )
+        loader = make_loader(config, dataset, model, device)
         analyses = Analyses(config["analyses"], dataset.splits["valid"]) if config["analyses"] else None
         validator = make_evaluator(config, dataset, "valid", device)
         scorers = Scorers(dataset, device, ScorerWeights.of(config))

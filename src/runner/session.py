@@ -123,7 +123,7 @@ def check_all(
         except UserError as error:
             problems += error.problems
             continue
-        notes = [*class_of(config).notes_on(config, dataset), *_left_out(config)]
+        notes = [*class_of(config).notes_on(config, dataset), *_without_effect(config)]
         for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in [*dataset.warnings, *notes])]:
             if line not in spoken:
                 spoken.add(line)
@@ -132,12 +132,19 @@ def check_all(
         raise UserError(*dict.fromkeys(problems))
 
 
-def _left_out(config: Config) -> list[str]:
-    """What a run without a test is asked for and cannot give."""
+def _without_effect(config: Config) -> list[str]:
+    """What a run is asked for and cannot give, a line each."""
+    lines = []
     asked = [key for key in ("group_by", "beyond_accuracy", "save_topk") if config["no_test"] and config[key]]
-    return [f"no_test: {', '.join(asked)} {'is' if len(asked) == 1 else 'are'} of the test split and left out"] * bool(
-        asked
-    )
+    if asked:
+        lines.append(f"no_test: {', '.join(asked)} {'is' if len(asked) == 1 else 'are'} of the test split and left out")
+    if (config["training_neg_sample_num"], config["neg_sampling"]) != (1, "uniform") and not (
+        class_of(config).needs_negatives and class_of(config).needs_training
+    ):
+        lines.append(
+            f"{config.model} takes no sampled negatives: training_neg_sample_num and neg_sampling change nothing"
+        )
+    return lines
 
 
 def _outcome(result: Result) -> str:

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from common.trainer import Trainer
-from runner.quick_start import DatasetShelf, build_model, make_evaluator, pick_device
+from runner.quick_start import DatasetShelf, build_model, make_evaluator, make_loader, pick_device
 from runner.registry import class_of
 from study.execute import How, execute, unfinished
 from study.plan import Scores, Trial, plan
@@ -20,7 +20,6 @@ from study.report.write_report import write_report
 from study.results import load, read_json
 from study.spec import Study, changed, read_study
 from utils.config.request import Request, data_folder
-from utils.data.dataloader import TrainLoader
 from utils.errors import UserError
 from utils.files import make_folder, write_bytes, write_json
 from utils.paths import PROJECT
@@ -190,9 +189,7 @@ def _seconds_of_an_epoch(trial: Trial) -> float:
     device = pick_device(config["device"])
     dataset = DatasetShelf().get(config, class_of(config).needs_features)
     model = build_model(config, dataset, device)
-    loader = TrainLoader(
-        dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives, model.batches_by_user
-    )
+    loader = make_loader(config, dataset, model, device)
     validator = make_evaluator(config, dataset, "valid", device)
     trainer = Trainer(config, model, loader, validator, RunFolder(Path(".")), lambda *_: None)
     start = time.perf_counter()

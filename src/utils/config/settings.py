@@ -14,6 +14,7 @@ GROUPINGS = ("user_activity", "item_popularity", "signal")
 MODALITY_INPUTS = ("real", "zero", "noise", "shuffle")
 NAN_FEATURES = ("error", "missing")
 ANALYSES = ("balance", "dot_products")
+NEG_SAMPLINGS = ("uniform", "popularity")
 INITIALIZATIONS = ("xavier", "spectral")
 
 
@@ -76,8 +77,8 @@ class TrainSettings:
     epochs: int = setting("most epochs", low=1)
     stopping_step: int = setting("evaluations in a row without improvement that are let pass", low=0)
     eval_step: int = setting("epochs between two evaluations", low=1)
-    train_batch_size: int = setting("training interactions per step", low=1)
-    training_neg_sample_num: int = setting("negatives per positive; only 1 is offered", low=1, high=1)
+    train_batch_size: int = setting("rows per step: training interactions times negatives of each", low=1)
+    training_neg_sample_num: int = setting("negatives per positive, of models that are trained on negatives", low=1)
     learner: str = setting("optimiser", choices=LEARNERS)
     learning_rate: float = setting("learning rate", above=0)
     learning_rate_scheduler: list[float] = setting("[g, s]: learning rate times g^(epoch/s)", above=0)
@@ -110,6 +111,11 @@ class TrainSettings:
     )
     initialization_power: float = setting(
         "spectral: power of the singular values that weighs these vectors", low=0, default=1.0
+    )
+    neg_sampling: str = setting(
+        "how negatives are drawn: uniform, or popularity, in proportion to an item's training interactions",
+        choices=NEG_SAMPLINGS,
+        default="uniform",
     )
 
 
