@@ -13,7 +13,7 @@ from prepare.file_tools import read_json
 from prepare.lines import tally_lines
 from prepare.options import Inputs, PrepareOptions
 from prepare.pipeline import Hashes
-from utils.data.dataset import SPLITS
+from utils.data.dataset import SPLITS, split_column
 from utils.files import write_json
 from utils.paths import SOURCE
 
@@ -86,6 +86,9 @@ def report(options: PrepareOptions, inputs: Inputs, records: Records) -> list[st
     lines.append(f"split {options.split}: {split['rows']:,} rows = {parts}; {sizes}")
     if n := split["users_without_training_rows"]:
         lines.append(f"  {n:,} users have no training row; runs leave their rows out")
+    if options.splits > 1:
+        last = split_column("x_label", options.splits - 1)
+        lines.append(f"  and {options.splits - 1} more splits of these rows: --split_field x_label_2 to {last}")
     lines.append(f"  {split['published'] or 'no published split has these counts'}")
     if items := found.get("items"):
         lines += tally_lines(items["tally"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runner.extras import extras
@@ -20,7 +20,8 @@ class Row:
     """One line of a comparison: a grid point of a model on a data set, over its seeds.
 
     Attributes:
-        settings: the settings that vary in this grid, but for the seed.
+        settings: the settings that vary in this grid, but for the seed and the split.
+        splits: columns of the splits that the runs are of; their runs are pooled as those of seeds are.
         valid, test: metric to one value per seed; empty if no seed finished, and `test` of runs with no_test.
         extras: what it has beside its paper, in words.
         rules: of stopping and evaluation, which should be equal for all of a data set.
@@ -40,6 +41,7 @@ class Row:
     selected: bool = False
     extras: tuple[str, ...] = ()
     rules: dict[str, Any] = field(default_factory=dict)
+    splits: list[str] = field(default_factory=list)
 
     def of(self, split: str) -> dict[str, list[float]]:
         """Metrics of a split, valid or test."""
@@ -61,7 +63,8 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         config = result.config
-        groups.setdefault((config.dataset, config.model, identity(config)), []).append(result)
+        pooled = replace(config, entries=config.entries | {"split_field": ""})
+        groups.setdefault((config.dataset, config.model, identity(pooled)), []).append(result)
     rows = []
     for (dataset, model, _), runs in groups.items():
         good = [run.metrics for run in runs if run.metrics["status"] == "finished"]
@@ -70,7 +73,7 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
             Row(
                 dataset,
                 model,
-                {axis: config[axis] for axis in config.axes if axis != "seed"},
+                {axis: config[axis] for axis in config.axes if axis not in ("seed", "split_field")},
                 config["valid_metric"].lower(),
                 [run.config["seed"] for run in runs],
                 {name: [m["valid"][name] for m in good] for name in (good[0]["valid"] if good else ())},
@@ -79,6 +82,7 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
                 sum(run.metrics["seconds"] for run in runs),
                 len(runs) - len(good),
                 extras=tuple(extras(config, [m["calibration"] for m in good if m.get("calibration")])),
+                splits=list(dict.fromkeys(run.config["split_field"] for run in runs)),
                 rules={key: config[key] for key in RULES if key not in config.axes},
             )
         )
@@ -104,6 +108,7 @@ def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "selected": row.selected,
             "beside_paper": "; ".join(row.extras),
             "seeds": " ".join(map(str, row.seeds)),
+            "splits": " ".join(row.splits),
             "diverged": row.failed,
             "best_epoch": " ".join(map(str, row.best_epochs)),
             "seconds": round(row.seconds, 2),
@@ -158,6 +163,8 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """What the marks of `to_cells` stand for, rules that differ, and whether there is no test score: a line each."""
     lines = [f"[{number}] beside its paper: {', '.join(words)}" for words, number in _marks(rows).items()]
+    pooled = dict.fromkeys(tuple(row.splits) for row in rows if len(row.splits) > 1)
+    lines += [f"mean ± standard deviation over seeds and {len(each)} splits: {', '.join(each)}" for each in pooled]
     for dataset in dict.fromkeys(row.dataset for row in rows):
         for rule in RULES:
             models: dict[str, list[str]] = {}

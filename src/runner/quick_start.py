@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from utils.data.loading import load_dataset
 from utils.errors import UserError
 from utils.evaluation.beyond_accuracy import beyond_accuracy
 from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
-from utils.files import write_bytes, write_json
+from utils.files import make_folder, write_bytes, write_json
 from utils.memory import keep_freed_memory
 from utils.runs.run_folder import RunFolder, manifest, peak_memory_bytes, write_topk
 from utils.runs.tracking import Scalars, writer_class
@@ -127,7 +127,8 @@ def build_model(config: Config, dataset: Dataset, device: torch.device) -> Gener
 def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress, resume: bool = False) -> Result:
     """Trains, picks the best epoch by validation, tests once from its checkpoint, and writes the run folder.
 
-    With `no_test` nothing is computed from the test split.
+    With `refit` the test is of a model trained on train and validation, for as many epochs as validation picked. With
+    `no_test` nothing is computed from the test split.
 
     Raises:
         UserError: if the data do not fit the settings or, on resuming, are not those of the run.
@@ -156,13 +157,28 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         validator = make_evaluator(config, dataset, "valid", device)
         scorers = Scorers(dataset, device, ScorerWeights.of(config))
         trainer = Trainer(config, model, loader, validator, folder, progress, analyses, scorers)
-        if resume:
-            trainer.resume()
+        done = trainer.state.epoch if resume and trainer.resume() else -1
         progress(trainer.state.epoch, 0.0, {})
         metrics: dict[str, Any] = {"status": "finished", "valid": None, "test": None, "best_epoch": None}
         trainer.record = scalars = _scalars(config, folder, trainer.state.epoch)
+        state, evaluations = trainer.state, {}
         try:
             trainer.fit()
+            metrics["best_epoch"] = trainer.restore_best()
+            if config["calibration"]:
+                some = make_evaluator(config, dataset, "valid", device, CALIBRATION_USERS)
+                metrics["calibration"] = trainer.calibrate(metrics["best_epoch"], some)
+            evaluations["valid"] = trainer.evaluate(validator)
+            tested = dataset
+            if refits(config):
+                tested = dataset.for_refit()
+                trainer = _refit(config, tested, trainer, metrics["best_epoch"], resume=done == state.epoch)
+                metrics["refit"] = {"epochs": trainer.state.epoch, "interactions": len(tested.train)}
+                # Ranked for the same test; what it was trained on is masked, validation too.
+                tested = replace(tested, splits=tested.splits | {"test": dataset.splits["test"]})
+            if not config["no_test"]:
+                evaluations["test"] = trainer.evaluate(make_evaluator(config, tested, "test", device))
+                metrics |= _of_test(config, dataset, folder, evaluations["test"])
         except Diverged as error:
             metrics |= {"status": "diverged", "error": str(error)}
         finally:
@@ -170,17 +186,8 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
                 scalars.close()
         if analyses and analyses.note:
             metrics["note"] = analyses.note
-        state = trainer.state
         metrics |= {"epochs": state.epoch, "valid_metric": trainer.valid_metric}
         if metrics["status"] == "finished":
-            metrics["best_epoch"] = trainer.restore_best()
-            if config["calibration"]:
-                some = make_evaluator(config, dataset, "valid", device, CALIBRATION_USERS)
-                metrics["calibration"] = trainer.calibrate(metrics["best_epoch"], some)
-            evaluations = {"valid": trainer.evaluate(trainer.validator)}
-            if not config["no_test"]:
-                evaluations["test"] = trainer.evaluate(make_evaluator(config, dataset, "test", device))
-                metrics |= _of_test(config, dataset, folder, evaluations["test"])
             metrics |= {split: evaluation.means() for split, evaluation in evaluations.items()}
             _write_per_user(folder, evaluations)
         epochs = max(state.epoch, 1)
@@ -191,17 +198,59 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
                 "train_per_epoch": state.train_seconds / epochs,
                 "evaluation": state.eval_seconds / max(state.epoch // trainer.eval_step, 1),
                 "last_session": time.perf_counter() - start,
-                "total": state.train_seconds + state.eval_seconds,
+                "total": state.train_seconds
+                + state.eval_seconds
+                + (trainer.state.train_seconds if refits(config) else 0),
             },
             "peak_memory_bytes": peak_memory_bytes(device),
         }
         metrics["seconds"] = record["seconds"]["total"]
         write_json(folder.file("manifest.json"), record)
         write_json(folder.file("metrics.json"), metrics)
-        folder.file("last.pt").unlink(missing_ok=True)
+        for left in folder.path.rglob("last.pt"):
+            left.unlink()
     finally:
         folder.unlock()
     return Result(config, metrics, folder.path)
+
+
+def refits(config: Config) -> bool:
+    """Whether the test of a run is of a model trained on train and validation; without a test there is none."""
+    return bool(config["refit"] and not config["no_test"])
+
+
+def _refit(config: Config, dataset: Dataset, picked: Trainer, epochs: int, resume: bool) -> Trainer:
+    """Trains the model anew on train and validation, with the same seed and settings, in the folder `refit` of the run.
+
+    Args:
+        dataset: as `for_refit` makes it: its graphs are of both, and it holds no test row.
+        picked: the trainer that validation has picked with; its scorers keep their weights.
+        epochs: how many.
+        resume: go on with what is there.
+
+    Raises:
+        Diverged: if it does.
+    """
+    device = picked.loader.device
+    folder = RunFolder(picked.folder.file("refit"))
+    make_folder(folder.path)
+    if not resume:
+        folder.file("last.pt").unlink(missing_ok=True)
+    model = build_model(config, dataset, device)
+    if config["compile"]:
+        compile_dense_methods(model, device)
+    loader = make_loader(config, dataset, model, device)
+    assert picked.scorers is not None
+    scorers = Scorers(dataset, device, picked.scorers.weights)
+    shorter = replace(config, entries=config.entries | {"epochs": epochs})
+    trainer = Trainer(shorter, model, loader, None, folder, picked.progress, scorers=scorers)
+    trainer.resume()
+    try:
+        trainer.fit()
+    except Diverged as error:
+        raise Diverged(f"refit: {error}") from None
+    trainer.keep_last()
+    return trainer
 
 
 def _scalars(config: Config, folder: RunFolder, done: int) -> Scalars | None:

@@ -21,6 +21,7 @@ from runner.quick_start import (
     oracle_metrics,
     other_code,
     pick_device,
+    refits,
     run,
 )
 from runner.registry import class_of
@@ -104,6 +105,10 @@ def check_all(
                 problems.append(
                     f"topk: {max(config['topk'])} is more than the {dataset.n_items} items of '{config.dataset}'"
                 )
+            if refits(config) and dataset.user_graph is not None:
+                problems.append(
+                    "refit: user_graph_file holds counts of the training split alone; leave one of both out"
+                )
             if "signal" in (config["group_by"] or ()) and dataset.truth is None:
                 problems.append(f"group_by: signal is known of generated data sets only, not of '{config.dataset}'")
             problems += [
@@ -135,7 +140,7 @@ def check_all(
 def _without_effect(config: Config) -> list[str]:
     """What a run is asked for and cannot give, a line each."""
     lines = []
-    asked = [key for key in ("group_by", "beyond_accuracy", "save_topk") if config["no_test"] and config[key]]
+    asked = [key for key in ("group_by", "beyond_accuracy", "save_topk", "refit") if config["no_test"] and config[key]]
     if asked:
         lines.append(f"no_test: {', '.join(asked)} {'is' if len(asked) == 1 else 'are'} of the test split and left out")
     if (config["training_neg_sample_num"], config["neg_sampling"]) != (1, "uniform") and not (
@@ -154,6 +159,11 @@ def _outcome(result: Result) -> str:
     name = metrics["valid_metric"]
     calibrated = f"; {tuned([metrics['calibration']])}" if metrics.get("calibration") else ""
     test = f"test {name} {metrics['test'][name]:.4f}" if metrics["test"] else "no test"
+    if refit := metrics.get("refit"):
+        test = (
+            f"then {refit['epochs']} epochs on train and validation ({refit['interactions']:,} interactions), "
+            f"without a validation of its own: {test}"
+        )
     return (
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: validation {name} {metrics['valid'][name]:.4f}, "
         f"{test} ({metrics['seconds']:.1f} s){calibrated}"

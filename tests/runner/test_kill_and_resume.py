@@ -44,7 +44,7 @@ RUNS = {
     "LightGCN": f"-m LightGCN {COMMON} --clip_grad_norm 0.5 --train_batch_size 64 --save_topk --group_by user_activity "
     "--training_neg_sample_num 3 --neg_sampling popularity",
     "GTC": f"-m GTC {COMMON} --noise_steps 20 --denoiser_widths 8 --embedding_size 8 --learner adamw --weight_decay 0.01 "
-    "--weight_average 0.9",
+    "--weight_average 0.9 --refit",
     "options": f"-m LightGCN {COMMON} --calibration --co_occurrence 0.5 --weight_average 0.9 --initialization spectral "
     "--no_test",
 }
@@ -91,8 +91,13 @@ def without_times(path: Path) -> list[dict[str, str]]:
 
 def results_of(run: Path) -> dict[str, Any]:
     """All that a run has to give, but for times: numbers as they stand in the files, tensors as bytes."""
-    checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
-    results = {name: tensor.numpy().tobytes() for name, tensor in checkpoint["model"].items()}
+    results: dict[str, Any] = {}
+    for path in (run / "refit" / "checkpoint.pt", run / "checkpoint.pt"):
+        if path.is_file():
+            checkpoint = torch.load(path, weights_only=True)
+            results |= {
+                f"{path.parent.name == 'refit'} {k}": v.numpy().tobytes() for k, v in checkpoint["model"].items()
+            }
     results |= {"metrics": metrics_of(run), "history": without_times(run / "history.csv"), "epoch": checkpoint["epoch"]}
     results["scorers"] = checkpoint.get("scorers")
     for name in ("per_user.csv", "topk.tsv", "config.yaml"):
@@ -104,7 +109,8 @@ def results_of(run: Path) -> dict[str, Any]:
 def is_tidy(run: Path) -> bool:
     """Whether nothing is left of work in progress."""
     left = {path.name for path in run.iterdir()} - {"config.yaml", "manifest.json", "history.csv", "metrics.json"}
-    return left <= {"per_user.csv", "checkpoint.pt", "topk.tsv"}
+    inner = {path.name for path in run.glob("refit/*")}
+    return left <= {"per_user.csv", "checkpoint.pt", "topk.tsv", "refit"} and inner <= {"checkpoint.pt", "history.csv"}
 
 
 @pytest.fixture(scope="module")

@@ -129,6 +129,10 @@ class EvalSettings:
     protocol: str = setting("mmrec: training items masked; strict: at test, validation items too", choices=PROTOCOLS)
     group_by: list[str] | None = setting("also report per group", choices=GROUPINGS)
     no_test: bool = setting("validation only: no test score is computed, printed or stored", default=False)
+    refit: bool = setting(
+        "test a model that is trained anew on train and validation, for as many epochs as validation has picked",
+        default=False,
+    )
     beyond_accuracy: bool = setting(
         "also report coverage, novelty, Gini index and popularity of the test lists", default=False
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,11 @@ from utils.data.cache import ArrayCache, Arrays
 from utils.data.synthetic import Truth
 
 SPLITS = ("train", "valid", "test")
+
+
+def split_column(field: str, number: int) -> str:
+    """The column of the n-th of several splits, from 0: x_label, x_label_2, x_label_3..."""
+    return f"{field}_{number + 1}" if number else field
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,14 @@ class Dataset:
         ones = np.ones(len(self.train), dtype=np.float32)
         shape = (self.n_users, self.n_items)
         return sp.coo_matrix((ones, (self.train.users, self.train.items)), shape=shape).asformat(form)
+
+    def for_refit(self) -> Dataset:
+        """The interactions of training and validation as its training split, and no others: none of the test is in it."""
+        parts = [self.splits[name].users * self.n_items + self.splits[name].items for name in ("train", "valid")]
+        keys = np.union1d(*parts)
+        none = Split(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        joined = Split(keys // self.n_items, keys % self.n_items)
+        return replace(self, splits={"train": joined, "valid": none, "test": none})
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:

@@ -71,6 +71,10 @@ def _own_user_graph(config: Config, dataset: Dataset) -> sp.csr_matrix | None:
 
 
 def _generated(config: Config, needs_features: bool) -> Dataset:
+    if config["split_field"] != "x_label":
+        raise UserError(
+            f"split_field: '{config['dataset']}' is generated and has one split, got '{config['split_field']}'"
+        )
     spec = synthetic_spec(config["synthetic"])
     data = generate(spec, features=needs_features)
     splits = {

@@ -140,7 +140,8 @@ class RunFolder:
         """Removes what a process left in a finished run that was killed just after its last write."""
         with contextlib.suppress(UserError):  # somebody is at work in it, or it may only be read
             self.lock()
-            self.file("last.pt").unlink(missing_ok=True)
+            for left in self.path.rglob("last.pt"):
+                left.unlink()
             self.unlock()
 
     def unlock(self) -> None:
