@@ -28,11 +28,13 @@ from utils.data.id_mapping import original_ids
 from utils.data.loading import load_dataset
 from utils.errors import UserError
 from utils.evaluation.beyond_accuracy import beyond_accuracy
-from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
+from utils.evaluation.by_item import per_item
+from utils.evaluation.groups import evaluate_groups
+from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator
 from utils.files import make_folder, write_bytes, write_json
 from utils.memory import keep_freed_memory
 from utils.runs.run_folder import RunFolder, manifest, peak_memory_bytes, write_topk
-from utils.runs.tracking import Scalars, writer_class
+from utils.runs.tracking import Scalars, library
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
     keep_freed_memory()
     record = manifest(config, dataset, device)
     record["versions"] |= code_versions(model_file(config.model, record["plugin"]))
-    if config["tensorboard"]:
-        writer_class()
+    if config["tracker"]:
+        library(config["tracker"])
     if resume:
         check_resumable(folder, dataset)
     folder.lock()
@@ -254,7 +256,13 @@ def _refit(config: Config, dataset: Dataset, picked: Trainer, epochs: int, resum
 
 
 def _scalars(config: Config, folder: RunFolder, done: int) -> Scalars | None:
-    return Scalars(folder.file("tensorboard"), done) if config["tensorboard"] else None
+    return Scalars(config, folder.path, done) if config["tracker"] else None
+
+
+def with_modalities(config: Config, dataset: Dataset) -> Dataset:
+    """The data set with its features where results by modality are asked for of a model that reads none."""
+    wanted = "modalities" in (config["group_by"] or ()) and not dataset.features
+    return load_dataset(config) if wanted else dataset
 
 
 def oracle_metrics(config: Config, dataset: Dataset) -> dict[str, float] | None:
@@ -291,10 +299,14 @@ def other_code(folder: RunFolder) -> str:
 def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluation) -> dict[str, Any]:
     """What else the settings ask of the test users, for metrics.json; their best items are written."""
     found: dict[str, Any] = {}
+    dataset = with_modalities(config, dataset)
     if config["group_by"]:
         found["groups"] = evaluate_groups(test, dataset, "test", config["group_by"])
     if config["beyond_accuracy"]:
         found["beyond"] = beyond_accuracy(test.topk, test.users, dataset.train, dataset.n_items, config["topk"])
+    if config["save_per_item"]:
+        columns = {"item": original_ids(config, config["item_id_field"], dataset.n_items)}
+        _write_table(folder.file("per_item.csv"), pd.DataFrame(columns | per_item(test, dataset, "test")))
     if config["save_topk"]:
         users = original_ids(config, config["user_id_field"], dataset.n_users)
         items = original_ids(config, config["item_id_field"], dataset.n_items)
@@ -308,8 +320,11 @@ def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluati
 
 def _write_per_user(folder: RunFolder, evaluations: Mapping[str, Evaluation]) -> None:
     tables = [pd.DataFrame({"split": name, "user": part.users} | part.values) for name, part in evaluations.items()]
-    text = pd.concat(tables).to_csv(None, index=False, float_format=_number, lineterminator="\n")
-    write_bytes(folder.file("per_user.csv"), text.encode())
+    _write_table(folder.file("per_user.csv"), pd.concat(tables))
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    write_bytes(path, table.to_csv(None, index=False, float_format=_number, lineterminator="\n").encode())
 
 
 def _number(value: float) -> str:

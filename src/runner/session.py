@@ -23,6 +23,7 @@ from runner.quick_start import (
     pick_device,
     refits,
     run,
+    with_modalities,
 )
 from runner.registry import class_of
 from utils.config.configuration import Config
@@ -32,7 +33,7 @@ from utils.files import make_folder, write_bytes, write_csv
 from utils.memory import check_fits
 from utils.progress import ProgressBar
 from utils.runs.run_folder import RunFolder, identity
-from utils.runs.tracking import writer_class
+from utils.runs.tracking import library
 
 
 def epoch_progress(bar: ProgressBar) -> Progress:
@@ -93,8 +94,8 @@ def check_all(
     for config in reversed(configs):  # so that the first run's data set is the one kept
         try:
             device = pick_device(config["device"])
-            if config["tensorboard"]:
-                writer_class()
+            if config["tracker"]:
+                library(config["tracker"])
             dataset = shelf.get(config, class_of(config).needs_features)
             needed = class_of(config).memory_needed(config, dataset) | Scorers.memory_needed(config, dataset)
             check_fits(config.model, needed, device)
@@ -109,6 +110,7 @@ def check_all(
                 problems.append(
                     "refit: user_graph_file holds counts of the training split alone; leave one of both out"
                 )
+            with_modalities(config, dataset)
             if "signal" in (config["group_by"] or ()) and dataset.truth is None:
                 problems.append(f"group_by: signal is known of generated data sets only, not of '{config.dataset}'")
             problems += [
@@ -117,7 +119,9 @@ def check_all(
                 for name in dataset.features
                 if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or hasattr(nn.ModuleDict, name)
             ]
-            if config["save_topk"]:  # read now, so that a mistake in a mapping file costs no training
+            if (
+                config["save_topk"] or config["save_per_item"]
+            ):  # read now, so that a mistake in a mapping file costs no training
                 original_ids(config, config["user_id_field"], dataset.n_users)
                 original_ids(config, config["item_id_field"], dataset.n_items)
             # Of a grid with many runs that cannot be continued, one is named.
@@ -140,7 +144,11 @@ def check_all(
 def _without_effect(config: Config) -> list[str]:
     """What a run is asked for and cannot give, a line each."""
     lines = []
-    asked = [key for key in ("group_by", "beyond_accuracy", "save_topk", "refit") if config["no_test"] and config[key]]
+    asked = [
+        key
+        for key in ("group_by", "beyond_accuracy", "save_topk", "save_per_item", "refit")
+        if config["no_test"] and config[key]
+    ]
     if asked:
         lines.append(f"no_test: {', '.join(asked)} {'is' if len(asked) == 1 else 'are'} of the test split and left out")
     if (config["training_neg_sample_num"], config["neg_sampling"]) != (1, "uniform") and not (

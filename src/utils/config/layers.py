@@ -12,7 +12,7 @@ from typing import Any
 
 from utils.config.configuration import Config, problems_between_keys
 from utils.config.schema import Key, check_value, keys_of
-from utils.config.settings import NOT_IDENTITY, SETTINGS, WITHOUT_EFFECT
+from utils.config.settings import NOT_IDENTITY, REPLACED, SETTINGS, WITHOUT_EFFECT
 from utils.errors import UserError, nearest
 
 OwnKeys = type | Mapping[str, Key] | None  # of a model: a settings dataclass, or the keys themselves
@@ -74,6 +74,8 @@ class Layers:
                 self._put(raw, None, source)
             elif (name := self.aliases.get(raw, raw)) in self.keys:
                 self._put(name, value, source)
+            elif raw in REPLACED:
+                self.problems += [f"{source}: {raw}: {value} is {REPLACED[raw]} now"] if value else []
             elif raw in WITHOUT_EFFECT:
                 self.notes.append(f"{source}: {raw} has no effect here: {WITHOUT_EFFECT[raw]}")
             else:
@@ -89,7 +91,7 @@ class Layers:
         self.grid = {axis: found for axis, found in self.grid.items() if axis not in given}
         for raw, words in overrides.items():
             name = self.aliases.get(raw, raw)
-            if raw in FEATURE_FILE_ALIASES or raw == "hyper_parameters":
+            if raw in (*FEATURE_FILE_ALIASES, *REPLACED, "hyper_parameters"):
                 flat = [e for word in words for e in (word if isinstance(word, list) else [word])]
                 self.add({raw: flat if raw == "hyper_parameters" else words[0]}, COMMAND_LINE)
             elif name not in self.keys:

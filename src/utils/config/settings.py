@@ -10,11 +10,12 @@ from utils.config.schema import setting
 METRICS = ("recall", "ndcg", "map", "precision", "f1", "hit")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 PROTOCOLS = ("mmrec", "strict")
-GROUPINGS = ("user_activity", "item_popularity", "signal")
+GROUPINGS = ("user_activity", "item_popularity", "modalities", "signal")
 MODALITY_INPUTS = ("real", "zero", "noise", "shuffle")
 NAN_FEATURES = ("error", "missing")
 ANALYSES = ("balance", "dot_products")
 NEG_SAMPLINGS = ("uniform", "popularity")
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 INITIALIZATIONS = ("xavier", "spectral")
 
 
@@ -31,7 +32,10 @@ class RunSettings:
     deterministic: bool = setting("on CUDA, ask for deterministic kernels (a CPU run always is)")
     save_topk: bool = setting("write topk.tsv: the test users' best items", alias=("save_recommended_topk",))
     hyper_parameters: list[str] | None = setting("keys whose lists are a grid, expanded at once")
-    tensorboard: bool = setting("write the columns of history.csv as TensorBoard scalars too", default=False)
+    save_per_item: bool = setting("write per_item.csv: recall and NDCG of each item at test", default=False)
+    tracker: str | None = setting(
+        "what the columns of history.csv are logged to as well; see docs/options.md", choices=TRACKERS, default=None
+    )
 
 
 @dataclass(frozen=True)
@@ -174,8 +178,12 @@ SETTINGS = (RunSettings, DataSettings, TrainSettings, EvalSettings, ScorerSettin
 # Settings that do not change what a run computes, and so are not part of its identity.
 NOT_IDENTITY = {
     "data_path", "output_dir", "cache_dir", "device", "threads", "deterministic", "save_topk", "group_by", "source",
-    "expected", "hyper_parameters", "data_checks", "eval_batch_size", "plugin", "tensorboard", "beyond_accuracy", "analyses",
+    "save_per_item", "expected", "hyper_parameters", "data_checks", "eval_batch_size", "plugin", "beyond_accuracy",
+    "tracker", "analyses",
 }  # fmt: skip
+
+# Keys of earlier versions, and what says the same now; a file may still have them switched off.
+REPLACED = {"tensorboard": "tracker: tensorboard"}
 
 # Keys of published MMRec files that have no meaning here: read, named in a note, and otherwise without effect.
 WITHOUT_EFFECT = {

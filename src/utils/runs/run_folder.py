@@ -133,7 +133,7 @@ class RunFolder:
         if lock is None:
             raise UserError(f"{self.path}: another process is running here; wait for it or stop it first")
         self._lock = lock
-        for left in self.path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
+        for left in self.path.rglob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
 
     def tidy(self) -> None:
