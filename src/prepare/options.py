@@ -11,13 +11,13 @@ from typing import Any, ClassVar, TypeVar
 from prepare.content.encoder_registry import check_spec
 from prepare.sources import own
 from prepare.sources.own import OWN, TEXTS
-from prepare.sources.separated import KNOWN_COLUMNS
 from prepare.sources.source import Source, published_source, source_names
 from prepare.splits import FEWEST, KINDS
 from utils.config.request import Request, data_folder
 from utils.config.schema import check_value, keys_of, setting
 from utils.config.yaml_files import parse_yaml, read_yaml
 from utils.data.dataset import SPLITS
+from utils.data.interaction_file import KNOWN_COLUMNS
 from utils.errors import UserError, nearest
 
 STEMS = {"visual": "image", "textual": "text", "acoustic": "audio"}  # modality to the beginning of its file's name

@@ -96,6 +96,12 @@ def report(options: PrepareOptions, inputs: Inputs, records: Records) -> list[st
             f"texts: {items['items']:,} items = {items['with_text']:,} with text + {items['without_text']:,} with an entry "
             f"but no text + {items['without_entry']:,} without entry"
         )
+        lines += [
+            f"warning: {entry['count']:,} of {items['with_text'] + items['without_text']:,} texts are "
+            f"{reason.removeprefix('kept, ')} (first: {entry['example']})"
+            for reason, entry in items["tally"]["notes"].items()
+            if "empty column" in reason
+        ]
         if items["without_entry"]:
             lines.append(f"  without entry: {', '.join(items['first_without_entry'])}, ...")
     if fetched := found.get("fetch"):

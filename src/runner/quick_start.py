@@ -62,6 +62,7 @@ class DatasetShelf:
         return self.dataset
 
 
+DEFAULTS = "overall.yaml"
 CALIBRATION_USERS = 10_000  # the most by whom settings of evaluation are chosen
 
 _DATA_KEYS = (
@@ -87,6 +88,12 @@ def pick_device(word: str) -> torch.device:
     return device
 
 
+def cutoffs(config: Config, dataset: Dataset) -> list[int]:
+    """The cut-offs K of a run: of the default those that the data set has items for, else all."""
+    fitting = [k for k in config["topk"] if k <= dataset.n_items]
+    return fitting if config.sources["topk"] == DEFAULTS else list(config["topk"])
+
+
 def make_evaluator(
     config: Config, dataset: Dataset, split: str, device: torch.device, most_users: int | None = None
 ) -> TopKEvaluator:
@@ -95,7 +102,7 @@ def make_evaluator(
         dataset,
         split,
         config["metrics"],
-        config["topk"],
+        cutoffs(config, dataset),
         config["protocol"],
         config["eval_batch_size"],
         device,
@@ -303,7 +310,9 @@ def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluati
     if config["group_by"]:
         found["groups"] = evaluate_groups(test, dataset, "test", config["group_by"])
     if config["beyond_accuracy"]:
-        found["beyond"] = beyond_accuracy(test.topk, test.users, dataset.train, dataset.n_items, config["topk"])
+        found["beyond"] = beyond_accuracy(
+            test.topk, test.users, dataset.train, dataset.n_items, cutoffs(config, dataset)
+        )
     if config["save_per_item"]:
         columns = {"item": original_ids(config, config["item_id_field"], dataset.n_items)}
         _write_table(folder.file("per_item.csv"), pd.DataFrame(columns | per_item(test, dataset, "test")))

@@ -18,6 +18,7 @@ from runner.quick_start import (
     Result,
     build_model,
     check_resumable,
+    cutoffs,
     oracle_metrics,
     other_code,
     pick_device,
@@ -102,9 +103,10 @@ def check_all(
             if config["initialization"] == "spectral" and (key := identity(config)) not in built:
                 built.add(key)
                 build_model(config, dataset, device)  # a model without the tables is refused before anything is trained
-            if max(config["topk"]) > dataset.n_items:
+            kept, too_large = cutoffs(config, dataset), [k for k in config["topk"] if k > dataset.n_items]
+            if too_large and (set(kept) & set(too_large) or int(config["valid_metric"].partition("@")[2]) not in kept):
                 problems.append(
-                    f"topk: {max(config['topk'])} is more than the {dataset.n_items} items of '{config.dataset}'"
+                    f"topk: {max(too_large)} is more than the {dataset.n_items} items of '{config.dataset}'"
                 )
             if refits(config) and dataset.user_graph is not None:
                 problems.append(
@@ -133,6 +135,9 @@ def check_all(
             problems += error.problems
             continue
         notes = [*class_of(config).notes_on(config, dataset), *_without_effect(config)]
+        if too_large:
+            left = ", ".join(map(str, too_large))
+            notes.append(f"topk: {left} left out of the default: '{config.dataset}' has {dataset.n_items} items")
         for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in [*dataset.warnings, *notes])]:
             if line not in spoken:
                 spoken.add(line)

@@ -615,6 +615,7 @@ def test_columns_of_texts_with_holes_are_reported(own, tmp_path):
     )
     outcome = prepare(tmp_path, "mine", "--interactions", own / "x.csv", *OWN, "--texts", tmp_path / "t.csv")
     assert "  kept, with an empty column 'plot': 3, first line 2: item/0" in outcome.out
+    assert "warning: 3 of 25 texts are with an empty column 'plot' (first: item/0)" in outcome.out
 
 
 def test_help():

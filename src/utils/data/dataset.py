@@ -43,6 +43,7 @@ class Dataset:
         splits: train, valid and test; cold-start users and repeated rows already left out.
         features: modality name to float32 [n_items, F].
         warnings: what was doubtful, a line each.
+        remarks: what was read otherwise than the settings say, a line each.
         truth: what a generated data set was made from, for the oracle; None for real data.
         user_graph: the user's own co-occurrence counts [U, U], rows best first, for a model with the key
             `user_graph_file`; None: such a model computes them.
@@ -62,6 +63,7 @@ class Dataset:
     user_graph: sp.csr_matrix | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     present: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def train(self) -> Split:
@@ -133,6 +135,7 @@ class Dataset:
             + f"; in train {seen_users:,} users ({len(train) / seen_users:.2f} interactions each), "
             f"{seen_items:,} items ({len(train) / seen_items:.2f} each)",
         ]
+        lines += [f"  {remark}" for remark in self.remarks]
         for name, matrix in self.features.items():
             there = self.present.get(name, np.ones(self.n_items, dtype=bool))
             zero = int((there & ~matrix.any(axis=1)).sum())
