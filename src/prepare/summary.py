@@ -87,8 +87,8 @@ def report(options: PrepareOptions, inputs: Inputs, records: Records) -> list[st
     if n := split["users_without_training_rows"]:
         lines.append(f"  {n:,} users have no training row; runs leave their rows out")
     if options.splits > 1:
-        last = split_column("x_label", options.splits - 1)
-        lines.append(f"  and {options.splits - 1} more splits of these rows: --split_field x_label_2 to {last}")
+        others = " ".join(split_column("x_label", number) for number in range(1, options.splits))
+        lines.append(f"  further splits of these rows, each for runs with --split_field: {others}")
     lines.append(f"  {split['published'] or 'no published split has these counts'}")
     if items := found.get("items"):
         lines += tally_lines(items["tally"])

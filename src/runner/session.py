@@ -174,7 +174,7 @@ def _outcome(result: Result) -> str:
     test = f"test {name} {metrics['test'][name]:.4f}" if metrics["test"] else "no test"
     if refit := metrics.get("refit"):
         test = (
-            f"then {refit['epochs']} epochs on train and validation ({refit['interactions']:,} interactions), "
+            f"then {refit['epochs']} epoch{'s' * (refit['epochs'] > 1)} on train and validation ({refit['interactions']:,} interactions), "
             f"without a validation of its own: {test}"
         )
     return (

@@ -187,7 +187,7 @@ def test_another_seed_changes_the_split_alone(raw, tmp_path):
 
 def test_several_splits_are_columns_that_runs_and_tables_pool(raw, tmp_path):
     out = prepare(tmp_path, "baby", "--raw", raw, "--seed", 4, "--splits", 3).out
-    assert "and 2 more splits of these rows: --split_field x_label_2 to x_label_3" in out
+    assert "further splits of these rows, each for runs with --split_field: x_label_2 x_label_3" in out
     table = pd.read_csv(tmp_path / "baby" / "baby.inter", sep="\t")
     for seed, column in ((4, "x_label"), (5, "x_label_2"), (6, "x_label_3")):
         prepare(tmp_path / column, "baby", "--raw", raw, "--seed", seed)
