@@ -173,9 +173,10 @@ def _outcome(result: Result) -> str:
     calibrated = f"; {tuned([metrics['calibration']])}" if metrics.get("calibration") else ""
     test = f"test {name} {metrics['test'][name]:.4f}" if metrics["test"] else "no test"
     if refit := metrics.get("refit"):
+        epochs = f"{refit['epochs']} epoch{'s' * (refit['epochs'] > 1)}"
         test = (
-            f"then {refit['epochs']} epoch{'s' * (refit['epochs'] > 1)} on train and validation ({refit['interactions']:,} interactions), "
-            f"without a validation of its own: {test}"
+            f"then {epochs} on train and validation ({refit['interactions']:,} interactions), without a validation of "
+            f"its own: {test}"
         )
     return (
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: validation {name} {metrics['valid'][name]:.4f}, "
