@@ -8,6 +8,8 @@ from pathlib import Path
 from utils.config.request import Request, data_folder
 from utils.errors import UserError
 
+FORMS = ("svg", "pdf", "png")  # of figures
+
 
 def check_name(command: str, name: str) -> None:
     """Checks the name of a data set to be made or read.

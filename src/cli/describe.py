@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.arguments import dataset_folder, output_file
+from cli.arguments import FORMS, dataset_folder, output_file
 from cli.parser import parse_options
+from utils.config.request import Request, resolve
 from utils.config.schema import setting
 from utils.files import write_json
 
@@ -22,7 +23,7 @@ class DescribeOptions:
     plots: str | None = setting(
         "folder for degrees.svg: the share of users and of items with at least so many interactions", default=None
     )
-    figure_format: list[str] = setting("formats of the figure", choices=("svg", "pdf", "png"), default=["svg"])
+    figure_format: list[str] = setting("formats of the figure", choices=FORMS, default=["svg"])
 
 
 def run(words: Sequence[str]) -> int:
@@ -32,6 +33,9 @@ def run(words: Sequence[str]) -> int:
         return 0
     target = output_file("describe", options.output)
     folder = dataset_folder("describe", options.name, options.data_path)
+
+    overrides = {"data_path": [options.data_path]} if options.data_path else {}
+    resolve(Request(["describe"], [options.name], overrides), {"describe": None})  # mistakes, before all imports
 
     from prepare.dataset_description import describe, plot_degrees
     from prepare.file_tools import make_named_folder

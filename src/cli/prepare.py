@@ -10,7 +10,7 @@ from cli.parser import parse_options
 
 def run(words: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    from prepare.options import ALL, PrepareOptions
+    from prepare.options import ALL, PrepareOptions, files_to_download, find_inputs
 
     def adapt(values: dict[str, list[str]]) -> None:
         """Of --columns several may be joined by commas, and one FILE of --feature_ids is for all matrices."""
@@ -24,6 +24,9 @@ def run(words: Sequence[str]) -> int:
     if options is None:
         return 0
     check_name("prepare", options.name)
+
+    if not files_to_download(options):
+        find_inputs(options)  # so that mistakes in the options are said before anything large is imported
 
     from prepare.prepare_dataset import prepare_dataset
 

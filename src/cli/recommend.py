@@ -32,6 +32,8 @@ def run(words: Sequence[str]) -> int:
     if options is None:
         return 0
     folder = Path(options.run_folder).expanduser()
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: not a run folder (no config.yaml)")
     output = Path(options.output).expanduser() if options.output else folder / "recommendations.tsv"
     if options.output and not output.parent.is_dir():
         raise UserError(f"recommend: --output: there is no folder {output.parent}")

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.arguments import FORMS
 from cli.parser import parse_options
+from study.spec import read_study
 from utils.config.schema import setting
 from utils.errors import UserError
 
@@ -21,7 +23,9 @@ class StudyOptions:
         "these data sets in place of the file's; the study is then called NAME-DATASET", default=None
     )
     seed: list[int] | None = setting("these seeds in place of the file's", low=0, high=2**32 - 1, default=None)
-    dry_run: bool = setting("say what would run and for how long, from one measured epoch each", default=False)
+    dry_run: bool = setting(
+        "say what is left to run and for how long, by the finished trials or one measured epoch", default=False
+    )
     workers: int = setting("processes that share the trials; 0: this one", low=0, default=0)
     threads_per_worker: int = setting(
         "CPU threads of a trial; with 1 any number of workers gives the same bits", low=1, default=1
@@ -37,6 +41,7 @@ class StudyOptions:
     retry_failed: bool = setting("run failed trials again", default=False)
     rerun_changed: bool = setting("run trials again that another version of the code has finished", default=False)
     keep_checkpoints: bool = setting("leave the best weights in the run folders", default=False)
+    figure_format: list[str] = setting("formats of the figures", choices=FORMS, default=list(FORMS))
     quiet: bool = setting("no progress bar", default=False)
 
 
@@ -58,10 +63,14 @@ def run(words: Sequence[str]) -> int:
     if problems:
         raise UserError(*problems)
 
+    changes: dict[str, Any] = {"datasets": options.dataset, "seeds": options.seed}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    # What is wrong with the file is said before PyTorch is imported.
+    read_study(file, Path(options.data_path).expanduser() if options.data_path else None, changes)
+
     from study.execute import How
     from study.run_study import run_study
 
-    changes: dict[str, Any] = {"datasets": options.dataset, "seeds": options.seed}
     flags = {name: getattr(options, name) for name in ("retry_failed", "rerun_changed", "keep_checkpoints", "quiet")}
     return run_study(
         file,
@@ -70,5 +79,6 @@ def run(words: Sequence[str]) -> int:
         | {"threads": options.threads_per_worker},
         How(options.workers, options.launcher, options.address, **flags),
         options.dry_run,
-        {key: value for key, value in changes.items() if value is not None},
+        changes,
+        options.figure_format,
     )

@@ -11,10 +11,10 @@ from cli.listing import print_list
 from cli.parser import Given, Parser, read_value
 from mmrec.plugin import ModelFile, plugin_keys, read_model_file
 from runner.registry import available_models, model_keys, model_name
-from utils.config.layers import FEATURE_FILE_ALIASES
+from utils.config.layers import DEVICE_KEYS, FEATURE_FILE_ALIASES
 from utils.config.request import Request, data_folder, resolve
 from utils.config.schema import Key, keys_of, setting
-from utils.config.settings import REPLACED, SETTINGS, WITHOUT_EFFECT
+from utils.config.settings import NOT_OFFERED, REPLACED, SETTINGS
 from utils.config.yaml_files import read_yaml
 from utils.errors import UserError
 from utils.paths import CONFIGS
@@ -45,6 +45,9 @@ class TrainOptions:
     grid: bool = setting("run the search space that the model's file publishes under `grid:`", default=False)
     first_combination: bool = setting("of a grid, run the first combination only", default=False)
     resume: bool = setting("skip the finished runs of this command and continue the interrupted one", default=False)
+    rerun_changed: bool = setting(
+        "with --resume: runs that another version of the code made are done again", default=False
+    )
     quiet: bool = setting("no progress bar", default=False)
 
 
@@ -75,6 +78,8 @@ def run(words: Sequence[str]) -> int:
         for needed, short in (("model", "m"), ("dataset", "d"))
         if needed not in given.values and (needed == "dataset" or "plugin" not in given.values)
     ]
+    if "rerun_changed" in given.flags and "resume" not in given.flags:
+        problems.append("--rerun_changed goes with --resume; without it every run is done again")
     try:
         configs, notes = resolve(request, {name: _own_keys(name, request) for name in request.models})
     except UserError as error:
@@ -87,7 +92,8 @@ def run(words: Sequence[str]) -> int:
 
     from runner.session import run_all
 
-    return run_all(configs, resume="resume" in given.flags, quiet="quiet" in given.flags)
+    flags = {name: name in given.flags for name in ("resume", "quiet", "rerun_changed")}
+    return run_all(configs, **flags)
 
 
 def _parser(request: Request | None = None) -> Parser:
@@ -101,10 +107,10 @@ def _parser(request: Request | None = None) -> Parser:
         for name in request.models:
             plugin = request.plugins.get(name)
             path = plugin.settings_file if plugin else CONFIGS / "model" / f"{name}.yaml"
-            own = values | (read_yaml(path, str(path)) if path else {})
             keys = [key for key in _own_keys(name, request).values() if key.name not in plugin_keys()]
+            own = values | (read_yaml(path, str(path)) if path else {})
             parser.add_keys(keys, own, f"keys of {name}")
-        parser.add_silent([*FEATURE_FILE_ALIASES, *REPLACED, *WITHOUT_EFFECT])
+        parser.add_silent([*DEVICE_KEYS, *FEATURE_FILE_ALIASES, *REPLACED, *NOT_OFFERED])
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a plugin's own code, in one line that says where, why and what to do."""
+"""What goes wrong in the code of a plugin or of a model of the tree, in one line: where, why and what to do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmrec.tree import FAMILIES
 from utils.errors import UserError
-from utils.paths import PACKAGE
+from utils.paths import MODELS, PACKAGE
 
 NAMES_OF_PACKAGES = {
     "sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python", "PIL": "pillow", "skimage": "scikit-image",
@@ -46,10 +47,10 @@ _OFFERED = ("torch_geometric", "torch_scatter", "torch_sparse", "sparsesvd")
 
 @contextmanager
 def mistakes_of_plugins() -> Iterator[None]:
-    """Within it, what goes wrong in a plugin's own code becomes one line that names its file and line.
+    """Within it, what goes wrong in a model file's own code becomes one line that names its file and line.
 
     Raises:
-        UserError: in place of what a plugin raised.
+        UserError: in place of what the file raised.
     """
     try:
         yield
@@ -63,12 +64,17 @@ def mistakes_of_plugins() -> Iterator[None]:
 
 
 def _told(error: Exception) -> str | None:
-    """The line for an error that was raised in or below a plugin's code, else None."""
+    """The line for an error that was raised in or below the code of a model file, else None."""
     place, path, innermost, model, step = None, None, "", None, error.__traceback__
+    in_tree = None
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).parent == MODELS:
+        in_tree = f"{error.filename}, line {error.lineno}"
     while step is not None:
         names, known = step.tb_frame.f_globals, step.tb_frame.f_locals
         if "__plugin__" in names:
             place = f"{step.tb_frame.f_code.co_filename}, line {step.tb_lineno}"
+        elif str(names.get("__name__")).startswith(f"{PACKAGE}models."):
+            in_tree = f"{step.tb_frame.f_code.co_filename}, line {step.tb_lineno}"
         for candidate in (known.get("model"), known.get("self")):
             module = sys.modules.get(type(candidate).__module__)
             if module is not None and "__plugin__" in vars(module):
@@ -80,13 +86,14 @@ def _told(error: Exception) -> str | None:
         # Said by what a file called: what is missing is where.
         return f"{place}: {error.problems[0]}" if place and len(error.problems) == 1 else None
     text = " ".join(str(error).split())
-    if "out of memory" in text:
+    if re.search("out of memory|can't allocate memory", text):
         return None
     if place is None and path and (innermost == f"{PACKAGE}common.trainer" or innermost.startswith("torch.autograd")):
         return (
             f"{path}: expected calculate_loss to return a number with a gradient, or a tuple of them; "
             f"with what it returned: {type(error).__name__}: {text}"
         )
+    place = place or in_tree
     if place is None:
         return None
     return f"{place}: {_reason(error, text, model)}{_unset(error, model)}"

@@ -59,7 +59,8 @@ class GTCConfig:
         "how views are encoded: the text's LightGCNs or the released code", choices=("text", "released")
     )
     content: str = setting(
-        "what enters the content encoders: projected features, or item embeddings gated by them",
+        "content encoders: users' embeddings and projected features through a LightGCN; or item embeddings gated by the"
+        " features, and users the normalised sum of their items'",
         choices=("projected", "gated"),
     )
     edge_masking: bool = setting("a training step's graph lacks the interactions of its batch")
@@ -80,18 +81,20 @@ class GTCConfig:
     diff_weight: float = setting("weight of the denoising loss", low=0)
     alignment: str = setting("loss that aligns the views", choices=("off", "pairwise", "total_correlation"))
     critic: str = setting(
-        "critic of the total correlation: product of all views, or the chain rule's cosines",
+        "of the total correlation: the product of all views, its temperature learned; or the chain rule's cosines, the"
+        " weight in units of the mean squared length of the batch's interaction embeddings",
         choices=("product", "chain"),
     )
     tc_weight: float = setting("weight of the alignment", low=0)
-    tc_scaled: bool = setting("multiply it by the mean squared length of the batch's interaction embeddings")
-    temperature: float = setting("initial temperature of the alignment's logits, learned", low=1 / MAX_SCALE)
+    temperature: float = setting("temperature of the alignment's logits, or where it starts", low=1 / MAX_SCALE)
     fusion: str = setting(
         "what the similarity gates: the product of all content, or each modality's by itself",
         choices=("product", "each"),
     )
     reg_weight: float = setting("weight of half the squared norms of the batch's embeddings", low=0)
-    user_reg_weight: float = setting("weight of half the squared norm of the whole table of users", low=0)
+    user_reg_weight: float = setting(
+        "weight of half the squared norms of all users' embeddings, each divided by the user's interactions", low=0
+    )
 
 
 @portable
@@ -101,6 +104,8 @@ class GTC(GeneralRecommender):
     settings = GTCConfig
     needs_features = True
     dense_methods = ("fuse",)
+    evidence: Tensor  # [U, 1]: interactions of each user, at least 1
+    log_scale: Tensor
     present: Tensor | None  # bool [N, M]: which node has which modality, users by their items; None: every node has all
 
     def __init__(self, config: Mapping[str, Any], dataset: Dataset) -> None:
@@ -113,6 +118,8 @@ class GTC(GeneralRecommender):
         self.register_buffer("present", view_presence(dataset, {m: [m] for m in self.modalities}), persistent=False)
         self.user_embedding = xavier_table(self.n_users, width)
         self.item_embedding = xavier_table(self.n_items, width)
+        counts = np.bincount(dataset.inter_matrix().row, minlength=self.n_users).clip(min=1)
+        self.register_buffer("evidence", torch.from_numpy(counts).float()[:, None], persistent=False)
         self.graph = self.interaction_graph(dataset)
         if options.edge_masking:
             self.mask_edges = EdgesLeftOut(self.graph)
@@ -128,8 +135,12 @@ class GTC(GeneralRecommender):
             how = width, options.denoiser_widths, options.prediction
             self.denoisers = nn.ModuleDict({m: Denoiser(schedule, *how) for m in self.modalities})
         if options.alignment != "off":
-            self.log_scale = nn.Parameter(torch.tensor(1 / options.temperature).log())
-            if options.alignment == "total_correlation" and options.critic == "chain" and len(self.modalities) > 1:
+            log_scale = torch.tensor(1 / options.temperature).log()
+            if options.critic == "product":
+                self.log_scale = nn.Parameter(log_scale)
+            else:
+                self.register_buffer("log_scale", log_scale, persistent=False)
+            if options.critic == "chain" and options.alignment == "total_correlation" and len(self.modalities) > 1:
                 self.joint = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         if options.backbone == "text":
             self.log_fusion_temperature = nn.Parameter(torch.zeros(()))
@@ -191,7 +202,10 @@ class GTC(GeneralRecommender):
         for modality, x in content.items():
             x = items * torch.sigmoid(x) if options.content == "gated" else x
             x = self.item_graphs[modality](x).lerp(x, OWN_SHARE) if options.knn_k else x
-            views[modality] = graph.propagate_mean(torch.cat([users, x]), options.n_ui_layers)
+            if options.content == "gated":
+                views[modality] = torch.cat([graph.to_first(x), x])
+            else:
+                views[modality] = graph.propagate_mean(torch.cat([users, x]), options.n_ui_layers)
         return interaction, views
 
     def _released(
@@ -287,7 +301,8 @@ class GTC(GeneralRecommender):
             terms["generation"] = options.diff_weight * generation
         if options.alignment != "off":
             # A contrast of cosines pulls the harder the shorter its rows are, and BPR the weaker.
-            weight = options.tc_weight * (interaction.detach().square().sum(dim=1).mean() if options.tc_scaled else 1)
+            scaled = options.critic == "chain"
+            weight = options.tc_weight * (interaction.detach().square().sum(dim=1).mean() if scaled else 1)
             losses = []
             for kind in place[1:2] if options.backbone == "released" else place[:2]:
                 rows = kind.unique()
@@ -298,8 +313,8 @@ class GTC(GeneralRecommender):
                 )
             terms["alignment"] = weight * torch.stack(losses).mean()
         users, items = F.embedding(batch[0], self.user_embedding), F.embedding(batch[1:], self.item_embedding)
-        # Of the whole table, not of the batch's rows: the fewer interactions a user has, the more its items speak for it.
-        penalty = options.user_reg_weight * half_squared_l2(self.user_embedding)
+        # Of all users, not of the batch's: the fewer interactions a user has, the more its items speak for it.
+        penalty = options.user_reg_weight * half_squared_l2(self.user_embedding / self.evidence)
         return terms | {"reg": options.reg_weight * half_squared_l2_over_batch(users, *items) + penalty}
 
     def forward(self) -> tuple[Tensor, Tensor]:

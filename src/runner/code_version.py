@@ -1,7 +1,8 @@
 """Versions of the code: equal numbers are only owed by equal code.
 
 A run depends on the harness and on its model's file with what that imports, not on other models' files: to work on one
-model leaves the runs of the others valid.
+model leaves the runs of the others valid. Of a file written for MMRec the stand-ins and the modules of its own tree count
+too.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from mmrec.plugin import parse
 HARNESS = "runner/quick_start.py"  # imports all that a run needs besides its model
 
 
-def code_versions(model_file: Path) -> dict[str, str]:
+def code_versions(model_file: Path, others: Iterable[Path] = ()) -> dict[str, str]:
     """Hashes over the project's source files that a run depends on.
 
     Args:
         model_file: of the run's model, in the tree or elsewhere.
+        others: files that it uses beside what it imports of the project.
 
     Returns:
         `code`: of the harness; `model`: of the model's file and of what it imports besides.
@@ -33,7 +35,7 @@ def code_versions(model_file: Path) -> dict[str, str]:
     harness = imported_files([SOURCE / HARNESS], SOURCE)
     return {
         "code": _digest(harness, SOURCE),
-        "model": _digest(imported_files([model_file], SOURCE) - harness, SOURCE),
+        "model": _digest(imported_files([model_file, *others], SOURCE) - harness, SOURCE),
     }
 
 
@@ -66,8 +68,10 @@ def _imports(path: Path, source: Path) -> Iterator[Path]:
 
 def _digest(files: Iterable[Path], source: Path) -> str:
     digest = hashlib.sha256()
-    names = {path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name: path for path in files}
-    for name, path in sorted(names.items()):
+    names = [
+        (path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name, path) for path in files
+    ]
+    for name, path in sorted(names):
         digest.update(name.encode())
         digest.update(parse(path)[0])
     return digest.hexdigest()[:16]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from runner.extras import extras
+from runner.extras import RULES, extras, note_of, numbered, unlike
 from runner.quick_start import Result
-from utils.runs.run_folder import identity
+from utils.runs.run_folder import folders_text, identity
 
 ORACLE = "Oracle"
-RULES = ("epochs", "stopping_step", "eval_step", "valid_metric", "valid_decimals", "protocol")
 
 
 @dataclass
@@ -23,8 +23,8 @@ class Row:
         settings: the settings that vary in this grid, but for the seed and the split.
         splits: columns of the splits that the runs are of; their runs are pooled as those of seeds are.
         valid, test: metric to one value per seed; empty if no seed finished, and `test` of runs with no_test.
-        extras: what it has beside its paper, in words.
-        rules: of stopping and evaluation, which should be equal for all of a data set.
+        folders: of its runs.
+        note: what it has beside its paper or unlike the other rows, in words.
         selected: whether validation picked this grid point for its model and data set.
     """
 
@@ -39,9 +39,9 @@ class Row:
     seconds: float
     failed: int = 0
     selected: bool = False
-    extras: tuple[str, ...] = ()
-    rules: dict[str, Any] = field(default_factory=dict)
-    splits: list[str] = field(default_factory=list)
+    folders: tuple[Path, ...] = ()
+    note: str = ""
+    splits: tuple[str, ...] = ()
 
     def of(self, split: str) -> dict[str, list[float]]:
         """Metrics of a split, valid or test."""
@@ -66,6 +66,10 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
         pooled = replace(config, entries=config.entries | {"split_field": ""})
         groups.setdefault((config.dataset, config.model, identity(pooled)), []).append(result)
     rows = []
+    rules: dict[str, list[list[str]]] = {}  # data set to what its rows have unlike each other, in their order
+    for dataset in dict.fromkeys(dataset for dataset, _, _ in groups):
+        configs = [runs[0].config for (of, _, _), runs in groups.items() if of == dataset]
+        rules[dataset] = unlike([{k: c[k] for k in RULES if k not in c.axes} for c in configs])  # an axis has a column
     for (dataset, model, _), runs in groups.items():
         good = [run.metrics for run in runs if run.metrics["status"] == "finished"]
         config = runs[0].config
@@ -81,9 +85,11 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
                 [m["best_epoch"] for m in good],
                 sum(run.metrics["seconds"] for run in runs),
                 len(runs) - len(good),
-                extras=tuple(extras(config, [m["calibration"] for m in good if m.get("calibration")])),
-                splits=list(dict.fromkeys(run.config["split_field"] for run in runs)),
-                rules={key: config[key] for key in RULES if key not in config.axes},
+                folders=tuple(run.folder for run in runs),
+                note=note_of(
+                    extras(config, [m["calibration"] for m in good if m.get("calibration")]), rules[dataset].pop(0)
+                ),
+                splits=tuple(dict.fromkeys(run.config["split_field"] for run in runs)),
             )
         )
     for dataset, model in dict.fromkeys((row.dataset, row.model) for row in rows):
@@ -106,7 +112,7 @@ def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
         record |= {axis: row.settings.get(axis, "") for axis in axes}
         record |= {
             "selected": row.selected,
-            "beside_paper": "; ".join(row.extras),
+            "note": row.note,
             "seeds": " ".join(map(str, row.seeds)),
             "splits": " ".join(row.splits),
             "diverged": row.failed,
@@ -117,6 +123,7 @@ def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
             for name, values in getattr(row, split).items():
                 record[f"{split}_{name}"] = statistics.fmean(values)
                 record[f"{split}_{name}_std"] = statistics.stdev(values) if len(values) > 1 else ""
+        record["run"] = folders_text(Path(*folder.parts[-3:]) for folder in row.folders)  # below output_dir
         records.append(record)
     return records
 
@@ -124,8 +131,8 @@ def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def to_cells(rows: Sequence[Row]) -> list[list[str]]:
     """A short table as text cells, header first: validation score, recall and NDCG at the two middle cut-offs.
 
-    These are of the test split, or of the validation split where no run has a test score. What a run has beside its paper
-    is marked [1], [2]... beside its model; see `footnotes`.
+    These are of the test split, or of the validation split where no run has a test score. What a row has beside its paper or
+    unlike the other rows is marked [1], [2]... beside its model; see `footnotes`.
     """
     split = "test" if any(row.test for row in rows) else "valid"
     some: dict[str, list[float]] = next((row.of(split) for row in rows if row.of(split)), {})
@@ -133,7 +140,7 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
     metric = rows[0].valid_metric
     if split == "valid":
         shown = [name for name in shown if name != metric]
-    marks = _marks(rows)
+    marks = numbered(row.note for row in rows)
     several = len({(row.dataset, row.model) for row in rows if row.model != ORACLE}) < sum(
         row.model != ORACLE for row in rows
     )
@@ -141,10 +148,10 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
     oracle = {row.dataset: row.test[metric][0] for row in rows if row.model == ORACLE and metric in row.test}
     header = ["data set", "model", *axes, f"valid {metric}", *(f"{split} {name}" for name in shown)]
     header += [f"% of oracle ({metric})"] if oracle else []
-    header += ["best epoch", "seconds"]
+    header += ["best epoch", "seconds", "run"]
     cells = [header]
     for row in rows:
-        mark = (" *" if row.selected and several else "") + (f" [{marks[row.extras]}]" if row.extras else "")
+        mark = (" *" if row.selected and several else "") + (f" [{marks[row.note]}]" if row.note else "")
         line = [row.dataset, row.model + mark, *(_plain(row.settings.get(axis, "")) for axis in axes)]
         line.append(_mean(row.valid.get(metric)) if row.model != ORACLE else "")
         if row.failed and row.valid:
@@ -156,32 +163,19 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
             line.append(f"{100 * statistics.fmean(values) / oracle[row.dataset]:.1f}" if known and values else "")
         line.append("/".join(map(str, row.best_epochs)))
         line.append(f"{row.seconds:.0f}" if row.model != ORACLE else "")
+        line.append(folders_text(Path(folder.name) for folder in row.folders))
         cells.append(line)
     return cells
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
-    """What the marks of `to_cells` stand for, rules that differ, and whether there is no test score: a line each."""
-    lines = [f"[{number}] beside its paper: {', '.join(words)}" for words, number in _marks(rows).items()]
-    pooled = dict.fromkeys(tuple(row.splits) for row in rows if len(row.splits) > 1)
+    """What the marks of `to_cells` stand for, and whether there is no test score: a line each."""
+    lines = [f"[{number}] {note}" for note, number in numbered(row.note for row in rows).items()]
+    pooled = dict.fromkeys(row.splits for row in rows if len(row.splits) > 1)
     lines += [f"mean ± standard deviation over seeds and {len(each)} splits: {', '.join(each)}" for each in pooled]
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        for rule in RULES:
-            models: dict[str, list[str]] = {}
-            for row in rows:
-                if row.dataset == dataset and rule in row.rules:
-                    models.setdefault(_plain(row.rules[rule]), []).append(row.model)
-            if len(models) > 1:
-                told = "; ".join(f"{value}: {', '.join(dict.fromkeys(names))}" for value, names in models.items())
-                lines.append(f"not compared under one rule: {rule} on {dataset} is {told}")
     if not any(row.test or row.failed for row in rows):
         lines.append("validation only (no_test): no test score was computed")
     return lines
-
-
-def _marks(rows: Sequence[Row]) -> dict[tuple[str, ...], int]:
-    """The number of each footnote, by its words."""
-    return {words: number for number, words in enumerate(dict.fromkeys(row.extras for row in rows if row.extras), 1)}
 
 
 def to_text(cells: Sequence[Sequence[str]]) -> str:

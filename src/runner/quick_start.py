@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Mapping
@@ -19,9 +20,9 @@ from common.compiling import compile_dense_methods
 from common.initialization import initialize
 from common.scorers import Scorers, ScorerWeights
 from common.trainer import Diverged, Progress, Trainer, seed_everything
-from runner.code_version import code_versions
-from runner.registry import class_of, model_file
+from runner.registry import class_of, code_of, is_older
 from utils.config.configuration import Config
+from utils.config.valid_metric import is_sum, weights_of
 from utils.data.dataloader import TrainLoader
 from utils.data.dataset import Dataset
 from utils.data.id_mapping import original_ids
@@ -98,6 +99,7 @@ def make_evaluator(
     config: Config, dataset: Dataset, split: str, device: torch.device, most_users: int | None = None
 ) -> TopKEvaluator:
     """The evaluator of one split under the settings of a run, for `most_users` of its users where there are more."""
+    metric = config["valid_metric"].lower()
     return TopKEvaluator(
         dataset,
         split,
@@ -107,6 +109,7 @@ def make_evaluator(
         config["eval_batch_size"],
         device,
         most_users,
+        {metric: weights_of(metric)} if is_sum(metric) else None,
     )
 
 
@@ -148,7 +151,9 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
     torch.use_deterministic_algorithms(config["deterministic"] and device.type == "cuda", warn_only=True)
     keep_freed_memory()
     record = manifest(config, dataset, device)
-    record["versions"] |= code_versions(model_file(config.model, record["plugin"]))
+    record["versions"] |= _imported_code(
+        config.model, config["plugin"], f"{config['plugin_sha256']} {config['plugin_modules']}"
+    )
     if config["tracker"]:
         library(config["tracker"])
     if resume:
@@ -292,15 +297,22 @@ def check_resumable(folder: RunFolder, dataset: Dataset) -> None:
         return  # killed in its first epoch: there is nothing to go on from
     if folder.manifest()["hashes"] != dataset.fingerprint:
         raise UserError(f"{folder.path}: the data have changed since this run began; start it anew without --resume")
-    if not finished and other_code(folder):
-        raise UserError(f"{folder.path}: the code has changed since this run began; start it anew without --resume")
+    if not finished and is_older(folder.manifest()):
+        raise UserError(
+            f"{folder.path}: the code has changed since this run began; --rerun_changed beside --resume begins it anew"
+        )
 
 
-def other_code(folder: RunFolder) -> str:
-    """A remark on a run that other code than this has made, else an empty string."""
-    record = folder.manifest()
-    now = code_versions(model_file(record["model"], record["plugin"]))
-    return "" if now.items() <= record["versions"].items() else " (by another version of the code)"
+_IMPORTED: dict[str, str] = {}  # the harness is imported once
+
+
+@functools.cache
+def _imported_code(model: str, plugin: str | None, content: str) -> dict[str, str]:
+    """The versions of the code as this process imported it: a model of the tree that is edited meanwhile is not imported
+    again, a plugin is, which `content` tells.
+    """
+    versions = code_of(model, plugin)
+    return versions | {"code": _IMPORTED.setdefault("code", versions["code"])}
 
 
 def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluation) -> dict[str, Any]:

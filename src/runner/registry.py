@@ -6,11 +6,13 @@ A model may also come from a file elsewhere, a plugin; either may be written for
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmrec.plugin import ModelFile, class_in, load_class, own_keys, parse, plugin_keys, read_model_file
+from runner.code_version import code_versions
 from utils.config.configuration import Config
 from utils.config.declared import declared_keys
 from utils.config.schema import Key, keys_of
@@ -20,12 +22,16 @@ from utils.paths import CONFIGS, MODELS, SOURCE, own_module
 
 
 def available_models() -> dict[str, Path]:
-    """Class name to file, for every file of models/ with a class of its own name (but for case)."""
+    """Class name to file, for every file of models/ with a class of its own name (but for case).
+
+    A file that is no Python is none of them: `model_name` says so to whoever asks for it, and other models work.
+    """
     found = {}
     for path in sorted(MODELS.glob("*.py")):
-        node = class_in(path, parse(path)[1])
-        if node is not None:
-            found[node.name] = path
+        with contextlib.suppress(UserError):
+            node = class_in(path, parse(path)[1])
+            if node is not None:
+                found[node.name] = path
     return dict(sorted(found.items()))
 
 
@@ -39,12 +45,14 @@ def model_name(word: str, plugins: Iterable[str] = ()) -> str:
     """The model's name in its own spelling; that of a plugin goes before one of the tree.
 
     Raises:
-        UserError: for an unknown model, naming the nearest known one.
+        UserError: for an unknown model, naming the nearest known one, or what is wrong with its file.
     """
     models = list(dict.fromkeys([*plugins, *available_models()]))
     for name in models:
         if name.lower() == word.lower():
             return name
+    if (path := MODELS / f"{word.lower()}.py").is_file():
+        read_model_file(path)  # says what is wrong with it
     raise UserError(f"unknown model '{word}'{nearest(word, models)}; there are {', '.join(models)}")
 
 
@@ -91,13 +99,29 @@ def model_keys(
 
 def _file_in_tree(name: str) -> ModelFile:
     if not (CONFIGS / "model" / f"{name}.yaml").is_file():
-        raise UserError(f"model '{name}' has no configs/model/{name}.yaml")
+        raise UserError(f"model '{name}' has no configs/model/{name}.yaml: write one with a value for each of its keys")
     return read_model_file(available_models()[name], CONFIGS / "model" / f"{name}.yaml")
 
 
-def model_file(name: str, plugin: Mapping[str, Any] | None = None) -> Path:
-    """The file of a model: that of the tree, or `path` of what a manifest says of a plugin."""
-    return Path(plugin["path"]) if plugin else available_models()[name]
+def code_of(name: str, plugin: str | None = None) -> dict[str, str]:
+    """The versions of the code that a run of a model depends on, as the files are now; see runner/code_version.py.
+
+    Args:
+        name: of the class.
+        plugin: path of its file, if not from the tree.
+
+    Raises:
+        UserError: if a file cannot be read, is not Python or has no such class.
+    """
+    file = read_model_file(Path(plugin), name=name) if plugin else _file_in_tree(name)
+    stand_ins = sorted((SOURCE / "mmrec" / "stand_ins").glob("*.py")) if file.foreign else []
+    return code_versions(file.path, [*stand_ins, *(module.path for module in file.modules)])
+
+
+def is_older(record: Mapping[str, Any], code: Callable[[str, str | None], Mapping[str, str]] = code_of) -> bool:
+    """Whether other code than this has made a run; `record` is what its manifest.json holds."""
+    now = code(record["model"], record["plugin"] and record["plugin"]["path"])
+    return not now.items() <= record["versions"].items()
 
 
 def class_of(config: Config) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,20 +22,20 @@ from runner.quick_start import (
     check_resumable,
     cutoffs,
     oracle_metrics,
-    other_code,
     pick_device,
     refits,
     run,
     with_modalities,
 )
-from runner.registry import class_of
+from runner.registry import class_of, code_of, is_older
 from utils.config.configuration import Config
+from utils.config.valid_metric import is_sum, weights_of
 from utils.data.id_mapping import original_ids
 from utils.errors import UserError
 from utils.files import make_folder, write_bytes, write_csv
 from utils.memory import check_fits
 from utils.progress import ProgressBar
-from utils.runs.run_folder import RunFolder, identity
+from utils.runs.run_folder import RunFolder, folders_text, identity
 from utils.runs.tracking import library
 
 
@@ -47,14 +49,25 @@ def epoch_progress(bar: ProgressBar) -> Progress:
     return show
 
 
-def run_all(configs: Sequence[Config], resume: bool, quiet: bool) -> int:
+def run_all(configs: Sequence[Config], resume: bool, quiet: bool, rerun_changed: bool = False) -> int:
     """Runs every configuration, prints the tables, and returns the exit code: 1 if a run diverged.
+
+    Args:
+        configs: of each run.
+        resume: take finished runs over and continue those that were interrupted.
+        quiet: no progress bar.
+        rerun_changed: with `resume`, runs of older code are done again.
 
     Raises:
         UserError: before anything runs, for a data set that is missing or wrong.
     """
     shelf = DatasetShelf()
-    check_all(configs, shelf, resume)
+    code = functools.cache(code_of)
+    earlier = [_earlier(config, rerun_changed, code) if resume else None for config in configs]
+    check_all(configs, shelf, earlier)
+    if not resume:
+        _say_finished(configs)
+    older: Counter[str] = Counter()
     results: list[Result] = []
     oracles: dict[str, dict[str, float]] = {}
     for number, config in enumerate(configs, 1):
@@ -62,10 +75,11 @@ def run_all(configs: Sequence[Config], resume: bool, quiet: bool) -> int:
         title = f"{config.model} on {config.dataset}, seed {config['seed']}"
         varied = ", ".join(f"{axis} {config[axis]}" for axis in config.axes if axis != "seed")
         head = f"[{number}/{len(configs)}] {title}" + (f", {varied}" if varied else "")
-        folder = RunFolder.latest(config) if resume else None
+        folder = earlier[number - 1]
         metrics = folder.metrics() if folder else None
         if folder and metrics:
-            print(f"{head}: {metrics['status']} before, in {folder.path}{other_code(folder)}")
+            print(f"{head}: {metrics['status']} before, in {folder.path}")
+            older[config.model] += is_older(folder.manifest(), code)
             folder.tidy()
             results.append(Result(config, metrics, folder.path))
         else:
@@ -80,19 +94,57 @@ def run_all(configs: Sequence[Config], resume: bool, quiet: bool) -> int:
                 print(f"  note: {result.metrics['note']}", flush=True)
         if config.dataset not in oracles and (oracle := oracle_metrics(config, dataset)):
             oracles[config.dataset] = oracle
-    _report(configs, results, summarize(results, oracles))
+    _report(configs, results, summarize(results, oracles), [*older_notes(older, "run")])
     return 1 if any(result.metrics["status"] != "finished" for result in results) else 0
 
 
+def older_notes(counts: Mapping[str, int], what: str) -> list[str]:
+    """A sentence for each model that has results of older code; `what` they are: runs or trials."""
+    return [
+        f"{name}: {n} {what}{' is' if n == 1 else 's are'} of older code; --rerun_changed trains "
+        f"{'it' if n == 1 else 'them'} again"
+        for name, n in counts.items()
+        if n
+    ]
+
+
+def _earlier(config: Config, rerun_changed: bool, code: Callable[..., Mapping[str, str]]) -> RunFolder | None:
+    """The newest run with these settings that `--resume` goes on from."""
+    folder = RunFolder.latest(config)
+    if folder and rerun_changed and folder.file("manifest.json").is_file() and is_older(folder.manifest(), code):
+        return None
+    return folder
+
+
+def _say_finished(configs: Sequence[Config]) -> None:
+    """Says which runs of a command are finished already and will be done again."""
+    found = [folder for config in configs if (folder := RunFolder.latest(config)) and folder.metrics()]
+    if found:
+        what = "this run is" if len(configs) == 1 else f"{len(found)} of these {len(configs)} runs are"
+        where = found[0].path if len(found) == 1 else f"{found[0].path} and others"
+        print(f"note: {what} finished already ({where}); --resume shows that result in place of training again")
+
+
 def check_all(
-    configs: Sequence[Config], shelf: DatasetShelf, resume: bool = False, say: Callable[[str], object] = print
+    configs: Sequence[Config],
+    shelf: DatasetShelf,
+    earlier: Sequence[RunFolder | None] = (),
+    say: Callable[[str], object] = print,
 ) -> None:
-    """Reads every data set once before the first run, says what is in it, and finds all mistakes at once."""
+    """Reads every data set once before the first run, says what is in it, and finds all mistakes at once.
+
+    Args:
+        configs: of each run.
+        shelf: keeps the data set of the first run.
+        earlier: the run that each goes on from, if any; empty: none does.
+        say: takes each line.
+    """
     problems: list[str] = []
     spoken: set[str] = set()
     stale: set[str] = set()
     built: set[str] = set()
-    for config in reversed(configs):  # so that the first run's data set is the one kept
+    folders = earlier or [None] * len(configs)
+    for config, folder in reversed([*zip(configs, folders, strict=True)]):  # the first run's data set is kept
         try:
             device = pick_device(config["device"])
             if config["tracker"]:
@@ -104,7 +156,8 @@ def check_all(
                 built.add(key)
                 build_model(config, dataset, device)  # a model without the tables is refused before anything is trained
             kept, too_large = cutoffs(config, dataset), [k for k in config["topk"] if k > dataset.n_items]
-            if too_large and (set(kept) & set(too_large) or int(config["valid_metric"].partition("@")[2]) not in kept):
+            picks = {int(name.partition("@")[2]) for name in weights_of(config["valid_metric"])}
+            if too_large and (set(too_large) & set(kept) or not picks <= set(kept)):
                 problems.append(
                     f"topk: {max(too_large)} is more than the {dataset.n_items} items of '{config.dataset}'"
                 )
@@ -127,7 +180,7 @@ def check_all(
                 original_ids(config, config["user_id_field"], dataset.n_users)
                 original_ids(config, config["item_id_field"], dataset.n_items)
             # Of a grid with many runs that cannot be continued, one is named.
-            if resume and config.dataset not in stale and (folder := RunFolder.latest(config)):
+            if folder and config.dataset not in stale:
                 stale.add(config.dataset)
                 check_resumable(folder, dataset)
                 stale.remove(config.dataset)
@@ -184,7 +237,7 @@ def _outcome(result: Result) -> str:
     )
 
 
-def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence[Row]) -> None:
+def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence[Row], stale: Sequence[str]) -> None:
     if len(results) == 1 and results[0].metrics["status"] != "finished":
         return
     print()
@@ -192,12 +245,16 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
         _print_single(results[0])
     cells = to_cells(rows)
     print(to_text(cells))
-    notes = footnotes(rows)
+    notes = [*footnotes(rows), *stale]
     if any(" *" in line[1] for line in cells):
         notes.insert(0, "* picked by validation among the combinations of its model")
     for note in notes:
         print(note)
     if len(results) > 1:
+        for row in rows if any(" *" in line[1] for line in cells) else ():
+            if row.selected:
+                point = "".join(f", {axis} {value}" for axis, value in row.settings.items())
+                print(f"picked: {row.model} on {row.dataset}{point}, in {folders_text(row.folders)}")
         words = "-".join(dict.fromkeys(config.model for config in configs))
         sets = "-".join(dict.fromkeys(config.dataset for config in configs))
         # Named after the run folders, so that the same command run again leaves the earlier table alone.
@@ -212,11 +269,11 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
 
 def _print_single(result: Result) -> None:
     split = "test" if result.metrics["test"] else "valid"
-    means = result.metrics[split]
-    cutoffs = sorted({int(name.partition("@")[2]) for name in means})
+    means = {name: value for name, value in result.metrics[split].items() if not is_sum(name)}
+    columns = sorted({int(name.partition("@")[2]) for name in means})
     names = list(dict.fromkeys(name.partition("@")[0] for name in means))
-    table = [[split, *(f"@{k}" for k in cutoffs)]]
-    table += [[name, *(f"{means[f'{name}@{k}']:.4f}" for k in cutoffs)] for name in names]
+    table = [[split, *(f"@{k}" for k in columns)]]
+    table += [[name, *(f"{means[f'{name}@{k}']:.4f}" for k in columns)] for name in names]
     print(to_text(table) + "\n")
     for grouping, groups in result.metrics.get("groups", {}).items():
         shown = [m for m in ("recall@20", "ndcg@20") if any(m in g for g in groups.values())]

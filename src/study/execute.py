@@ -8,6 +8,7 @@ on one folder, and whatever is killed, the rest or the next driver goes on with 
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import time
@@ -22,8 +23,8 @@ from typing import Any
 import torch
 
 from common.scorers import Scorers
-from runner.quick_start import DatasetShelf, check_resumable, other_code, pick_device, run
-from runner.registry import class_of
+from runner.quick_start import DatasetShelf, check_resumable, pick_device, run
+from runner.registry import class_of, code_of, is_older
 from study.plan import Trial
 from study.results import read_json, status_of
 from utils.errors import UserError
@@ -76,8 +77,9 @@ def execute(trials: Sequence[Trial], folder: Path, how: How) -> None:
     Raises:
         UserError: if Ray is asked for and not installed, or a folder cannot be written.
     """
+    code = functools.cache(code_of)
     for trial in trials:
-        _prepare(trial, folder, how)
+        _prepare(trial, folder, how, code)
     if how.launcher == "ray":
         _execute_on_ray(trials, folder, how)
     elif how.workers:
@@ -97,7 +99,7 @@ def open_trials(trials: Sequence[Trial], folder: Path) -> list[Trial]:
     return [trial for trial in trials if status_of(folder / trial.folder) == "open"]
 
 
-def _prepare(trial: Trial, folder: Path, how: How) -> None:
+def _prepare(trial: Trial, folder: Path, how: How, code: Callable[[str, str | None], dict[str, str]]) -> None:
     """Makes the folder of a trial, and opens it again where that is asked for."""
     path = folder / trial.folder
     make_folder(path)
@@ -106,7 +108,7 @@ def _prepare(trial: Trial, folder: Path, how: How) -> None:
     status = status_of(path)
     if status == "failed" and how.retry_failed:
         (path / "error.json").unlink(missing_ok=True)
-    if status in ("finished", "diverged") and how.rerun_changed and other_code(RunFolder(path)):
+    if status in ("finished", "diverged") and how.rerun_changed and is_older(RunFolder(path).manifest(), code):
         with claimed(path) as mine:
             if mine:
                 for file in [path / "metrics.json", *path.rglob("*.pt")]:

@@ -69,10 +69,10 @@ def plan(
     problems: list[str] = []
     taken: dict[str, Trial] = {}
     for entry in study.entries:
-        own = model_keys(entry.model)
+        own = model_keys(entry.model, entry.plugin)
         for dataset in entry.datasets:
             told = (scores or {}).get((entry.label, dataset), ())
-            mine = points(entry, dataset, study.search, told)
+            mine = points(entry, study.search, told)
             best = _best(told) if len(told) == len(mine) else None
             for place, point in enumerate(mine):
                 try:
@@ -109,7 +109,9 @@ def make_trials(
     known |= {alias for key in own.values() for alias in key.field.metadata["alias"]}
     shared = {key: value for key, value in study.settings.items() if key in known}  # others are another model's
     values = {**shared, **entry.settings, **point, **places, "seed": study.seeds[0]}
-    request = Request([entry.model], [dataset], {key: [value] for key, value in values.items()}, best=entry.best)
+    plugins = {entry.model: entry.plugin} if entry.plugin else {}
+    words = {key: [value] for key, value in values.items()}
+    request = Request([entry.model], [dataset], words, best=entry.best, plugins=plugins)
     (first,), _ = resolve(request, {entry.model: own})
     # Once for all seeds: reading the files again for each would take minutes in a study of thousands of trials.
     searching = {"no_test": True} if study.search.no_test else {}
@@ -118,20 +120,26 @@ def make_trials(
         changed = {"seed": seed, "split_field": split_column(first["split_field"], number % study.splits)}
         changed |= searching if seed in study.search_seeds else {}
         config = replace(first, entries={**first.entries, **changed})
-        folder = f"trials/{dataset}/{entry.slug}/{identity(config)}-s{seed}"
+        folder = f"trials/{dataset}/{entry.slug}/{_settings_identity(config)}-s{seed}"
         trials.append(Trial(entry.label, entry.model, dataset, point, seed, folder, config))
     return trials
 
 
-def points(entry: Entry, dataset: str, search: Search, told: Sequence[float | None] = ()) -> list[Point]:
-    """The points of an entry's space that are tried on a data set, in order.
+def _settings_identity(config: Config) -> str:
+    """What stands for the settings alone: a plugin that was edited leaves its trials, as of older code."""
+    entries = {key: value for key, value in config.entries.items() if key not in ("plugin_sha256", "plugin_modules")}
+    return identity(replace(config, entries=entries))
+
+
+def points(entry: Entry, search: Search, told: Sequence[float | None] = ()) -> list[Point]:
+    """The points of an entry's space that are tried, in order; drawn ones are the same for each data set.
 
     Grid: all, or `search.trials` of them drawn without replacement where there are more. Random: that many draws. Tpe: the
     points told so far and the next generation, if the budget has one; a function of what was told and nothing else.
     """
     if not entry.grid:
         return [{}]
-    stream = random.Random(f"{search.seed} {entry.label} {dataset}")
+    stream = random.Random(f"{search.seed} {entry.label}")
     if search.method == "tpe":
         return _propose(entry.grid, search, stream.randrange(2**32), told)
     if search.method == "random":

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from common.trainer import Trainer
-from runner.quick_start import DatasetShelf, build_model, make_evaluator, make_loader, pick_device
+from runner.quick_start import DatasetShelf, pick_device
 from runner.registry import class_of
+from study.dry_run import describe_rest
 from study.execute import How, execute, unfinished
 from study.plan import Scores, Trial, plan
 from study.report.write_report import write_report
 from study.results import load, read_json
-from study.spec import Study, changed, read_study
+from study.spec import Study, changed, differences, read_study
+from utils.charts import FORMS
 from utils.config.request import Request, data_folder
+from utils.config.settings import NOT_IDENTITY
+from utils.config.yaml_files import read_yaml
 from utils.errors import UserError
 from utils.files import make_folder, write_bytes, write_json
 from utils.paths import PROJECT
-from utils.runs.run_folder import RunFolder
 
 
 def run_study(
@@ -33,6 +33,7 @@ def run_study(
     how: How,
     dry_run: bool,
     changes: Mapping[str, Any] | None = None,
+    forms: Sequence[str] = tuple(FORMS),
 ) -> int:
     """Runs what is left of a study and writes its report; returns the exit code, 1 if a trial failed or diverged.
 
@@ -43,6 +44,7 @@ def run_study(
         how: workers and launcher.
         dry_run: only say what would be run.
         changes: keys of the file that are replaced.
+        forms: of the figures.
 
     Raises:
         UserError: for what is wrong with the file or the folder, before anything runs.
@@ -55,8 +57,9 @@ def run_study(
     settings |= {key: value for key, value in places.items() if value is not None}
     trials = plan(study, settings, *_known(study, folder))
     _check_data(trials)
+    _check_grown(trials, folder, file, changes)
     if dry_run:
-        _describe(study, trials, folder)
+        describe_rest(study, trials, folder, how)
         return 0
     while True:
         _keep_plan(study, trials, folder, file, changes)
@@ -73,45 +76,93 @@ def run_study(
         if len(several) > 10:
             print(f"... and {len(several) - 10} more {status} trials")
     print(f"{len(trials)} trials in {folder}")
-    write_report(study, load(folder), folder / "report")
+    write_report(study, load(folder), folder / "report", forms)
     return 1 if any(bad.values()) else 0
 
 
-def make_report(folder: Path) -> int:
-    """Writes the report of a study's folder again, from what is there."""
-    study = read_study(folder / "study.yaml", _data_of(folder))
-    write_report(study, load(folder), folder / "report")
+def make_report(given: Path, output: Path | None, forms: Sequence[str] = tuple(FORMS)) -> int:
+    """Writes the report of a study again, from what is in its folder.
+
+    What its file says of title, reference and report may have changed since; the file that is read is named.
+
+    Args:
+        given: the study's folder, or its file.
+        output: of a file: the folder that holds studies/; None: runs/ of the project.
+        forms: of the figures.
+
+    Raises:
+        UserError: if there is no such study, or a file says of its trials what the folder does not hold.
+    """
+    folder = given.parent if given.is_file() and (given.parent / "plan.json").is_file() else given
+    if folder.is_file():
+        name = changed(given, {}).get("name") or given.stem
+        folder = (output or PROJECT / "runs") / "studies" / str(name)
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder}: there is no such study yet; `study {given}` runs it, --output_dir says where it is"
+            )
+    kept, places = folder / "study.yaml", read_json(folder / "places.json") or {}
+    file = given if given.is_file() else Path(places.get("file") or kept)
+    other: list[str] = []
+    if file.is_file() and file != kept:
+        other = differences(_of_trials(changed(kept, {})), _of_trials(changed(file, {})))
+        if other and file == given:
+            raise UserError(
+                f"{file}: says of the trials what {folder} does not hold ({'; '.join(other[:3])}): `study {file}` runs it, "
+                f"`report {folder}` reports what is there"
+            )
+    file = kept if other or not file.is_file() else file
+    print(f"read {file} and the trials in {folder}")
+    data = places.get("data_path")
+    write_report(read_study(file, Path(data) if data else None), load(folder), folder / "report", forms)
     return 0
 
 
-def _data_of(folder: Path) -> Path | None:
-    """The folder of data sets that the study was run with."""
-    places = read_json(folder / "places.json")
-    return Path(places["data_path"]) if isinstance(places, dict) and "data_path" in places else None
+def _of_trials(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A study file without what only its report reads."""
+    return {key: value for key, value in content.items() if key not in ("title", "reference", "report", "name")}
+
+
+def _check_grown(trials: Sequence[Trial], folder: Path, file: Path, changes: Mapping[str, Any]) -> None:
+    """Checks that a study's folder holds no trials that the study has no more.
+
+    Raises:
+        UserError: if it does, naming the keys that have changed.
+    """
+    before, now = read_json(folder / "plan.json") or [], [trial.record() for trial in trials]
+    gone = [record for record in before if record not in now]
+    if not gone:
+        return
+    kept, told = folder / "study.yaml", []
+    if kept.is_file() and kept.resolve() != file.resolve():
+        told = differences(_of_trials(changed(kept, {})), _of_trials(changed(file, changes)))
+    # Otherwise the values come from other files: those of the first trial, then and now.
+    mine = [t for t in trials if {**t.record(), "folder": ""} == {**gone[0], "folder": ""}]
+    path = folder / gone[0]["folder"] / "config.yaml"
+    if not told and mine and path.is_file():
+        values = {key: value for key, value in mine[0].config.entries.items() if key not in NOT_IDENTITY}
+        earlier = read_yaml(path, str(path))
+        told = differences({key: earlier.get(key) for key in values}, values)
+    first = f"{gone[0]['label']} on {gone[0]['dataset']}, {gone[0]['point']}, seed {gone[0]['seed']}"
+    what = "; ".join(told[:5]) or "nothing there: this code plans other trials"
+    raise UserError(
+        f"{folder}: {len(gone)} of its {len(before)} trials are not in {file.name} any more (first: {first}); what has "
+        f"changed: {what}. A study may grow, not change: change it back, give it another `name:`, or write elsewhere with "
+        "--output_dir"
+    )
 
 
 def _keep_plan(study: Study, trials: Sequence[Trial], folder: Path, file: Path, changes: Mapping[str, Any]) -> None:
-    """Writes the study's file and plan into its folder.
-
-    Raises:
-        UserError: if the folder holds trials that the study has no more.
-    """
+    """Writes the study's file and plan into its folder."""
     make_folder(folder)
-    before = read_json(folder / "plan.json") or []
-    now = [trial.record() for trial in trials]
-    gone = [record for record in before if record not in now]
-    if gone:
-        raise UserError(
-            f"{folder}: {len(gone)} of its {len(before)} trials are not in {file.name} any more (first: "
-            f"{gone[0]['label']} on {gone[0]['dataset']}, {gone[0]['point']}, seed {gone[0]['seed']}): a study may grow, "
-            "not change; give it another name"
-        )
-    if changes:
-        write_bytes(folder / "study.yaml", yaml.safe_dump(changed(file, changes), sort_keys=False).encode())
+    content = changed(file, changes)
+    if content != read_yaml(file, str(file)):
+        write_bytes(folder / "study.yaml", yaml.safe_dump(content, sort_keys=False).encode())
     elif file.resolve() != (folder / "study.yaml").resolve():
         write_bytes(folder / "study.yaml", file.read_bytes())
-    write_json(folder / "places.json", {"data_path": trials[0].config["data_path"]})
-    write_json(folder / "plan.json", now)
+    own = {} if changes or file.parent.resolve() == folder.resolve() else {"file": str(file.absolute())}
+    write_json(folder / "places.json", {"data_path": trials[0].config["data_path"], **own})
+    write_json(folder / "plan.json", [trial.record() for trial in trials])
 
 
 def _known(study: Study, folder: Path) -> tuple[Scores, set[str]]:
@@ -158,53 +209,3 @@ def _check_data(trials: Sequence[Trial]) -> None:
                 problems += error.problems
     if problems:
         raise UserError(*dict.fromkeys(problems))
-
-
-def _describe(study: Study, trials: Sequence[Trial], folder: Path) -> None:
-    """Says what would be run, and for how long by one measured epoch of each entry on each data set."""
-    print(f"{study.title}: {len(trials)} trials in {folder}")
-    total = 0.0
-    for entry in study.entries:
-        for dataset in entry.datasets:
-            mine = [t for t in trials if (t.label, t.dataset) == (entry.label, dataset)]
-            seconds = _seconds_of_an_epoch(mine[0])
-            epochs = mine[0].config["epochs"] if class_of(mine[0].config).needs_training else 1
-            points, searching = len({repr(t.point) for t in mine}), len(study.search_seeds)
-            rest = len(study.seeds) - searching
-            most = seconds * epochs * (points * searching + rest)
-            total += most
-            print(
-                f"  {entry.label} on {dataset}: {points} points x {searching} seeds"
-                f"{f' and {rest} more of the best' if rest else ''}, {seconds:.2f} s an epoch, at most {_duration(most)} "
-                f"({epochs} epochs a trial; most stop earlier)"
-            )
-    print(f"at most {_duration(total)} one after another on this machine")
-
-
-def _seconds_of_an_epoch(trial: Trial) -> float:
-    """One epoch of training and one evaluation, measured; what is built before does not count."""
-    config = trial.config
-    if config["threads"]:
-        torch.set_num_threads(config["threads"])
-    device = pick_device(config["device"])
-    dataset = DatasetShelf().get(config, class_of(config).needs_features)
-    model = build_model(config, dataset, device)
-    loader = make_loader(config, dataset, model, device)
-    validator = make_evaluator(config, dataset, "valid", device)
-    trainer = Trainer(config, model, loader, validator, RunFolder(Path(".")), lambda *_: None)
-    start = time.perf_counter()
-    if model.needs_training:
-        trainer._train_epoch()
-    middle = time.perf_counter()
-    trainer.evaluate(validator)
-    return middle - start + (time.perf_counter() - middle) / trainer.eval_step
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds > 5400
-        else f"{seconds / 60:.0f} min"
-        if seconds > 90
-        else f"{seconds:.0f} s"
-    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.extras import extras, note_of, unlike
+from runner.registry import code_of, is_older
 from study.results import TrialResult
 from study.spec import Study
 from utils.config.yaml_files import read_yaml
@@ -191,8 +194,7 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
         note("code version", manifest.get("versions", {}).get("code"), result)
         note(f"code version of {manifest.get('model')}", manifest.get("versions", {}).get("model"), result)
         note("valid_metric", result.metrics.get("valid_metric"), result)
-        path = result.folder / "config.yaml"
-        config = read_yaml(path, str(path)) if path.is_file() else {}
+        config = settings_of(result)
         inputs, column = replaced(config), config.get("split_field")
         note(f"split_field of {result.dataset} with seed {result.seed}", column, result)
         for name, digest in manifest.get("hashes", {}).items():
@@ -214,6 +216,31 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
             f"these runs cannot stand in one table: {'; '.join(problems)}; finish the study with one setting and one "
             "version of the code (--rerun_changed runs what another version has finished)"
         )
+
+
+def settings_of(result: TrialResult) -> dict[str, Any]:
+    """What the config.yaml of a trial holds; nothing before it began."""
+    path = result.folder / "config.yaml"
+    return read_yaml(path, str(path)) if path.is_file() else {}
+
+
+def what_sets_apart(chosen: Sequence[Chosen]) -> dict[tuple[str, str], str]:
+    """For each data set and entry with a row, what it has beside its paper or unlike the others, as a footnote."""
+    found = {}
+    for dataset in dict.fromkeys(one.dataset for one in chosen):
+        mine = [(one.label, one.best) for one in chosen if one.dataset == dataset and one.best]
+        configs = [settings_of(best.trials[0]) for _, best in mine]
+        for (label, best), config, rules in zip(mine, configs, unlike(configs), strict=True):
+            calibrations = [t.metrics["calibration"] for t in best.trials if t.metrics.get("calibration")]
+            found[dataset, label] = note_of(extras(config, calibrations), rules)
+    return found
+
+
+def older(results: Iterable[TrialResult]) -> list[TrialResult]:
+    """The trials that other code than this has made."""
+    code = functools.cache(code_of)
+    done = [result for result in results if result.metrics and "model" in result.manifest]
+    return [result for result in done if is_older(result.manifest, code)]
 
 
 def without_test(chosen: Iterable[Chosen]) -> bool:

@@ -6,15 +6,17 @@ Everything in it is checked before anything runs; see docs/studies.md for the fo
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmrec.plugin import ModelFile, read_model_file
 from runner.registry import available_models, model_keys, model_name
 from utils.config.request import Request, data_folder, known_datasets
-from utils.config.schema import keys_of, setting
+from utils.config.schema import Key, keys_of, setting
 from utils.config.sections import read_section
 from utils.config.settings import METRICS, NOT_IDENTITY, SETTINGS
 from utils.config.yaml_files import read_yaml
@@ -72,6 +74,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Axis] = field(default_factory=dict)
     best: bool = False
+    plugin: ModelFile | None = None
 
     @property
     def slug(self) -> str:
@@ -113,7 +116,10 @@ class StudyKeys:
 class EntryKeys:
     """The keys of an entry."""
 
-    model: str = setting("name of the model")
+    model: str | None = setting("name of the model; null: that of the plugin", default=None)
+    plugin: str | None = setting(
+        "its file, if not of the tree, relative to the study file; NAME.yaml beside it has its values", default=None
+    )
     label: str | None = setting("name of the row; null: that of the model", default=None)
     datasets: list[str] | None = setting("some of the study's data sets; null: all", default=None)
     settings: dict[str, Any] | None = setting("fixed keys", default=None)
@@ -223,7 +229,41 @@ def changed(path: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     content = read_yaml(path, str(path))
     if "datasets" in changes:
         content["name"] = "-".join([str(content.get("name", path.stem)), *changes["datasets"]])
+    if isinstance(entries := content.get("entries"), list):
+        content["entries"] = [_placed(entry, path.absolute().parent) for entry in entries]
     return {**content, **changes}
+
+
+def _placed(entry: Any, folder: Path) -> Any:
+    """An entry whose plugin has an absolute path, so that a copy of the file elsewhere means the same."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("plugin"), str):
+        return entry
+    return {**entry, "plugin": os.path.normpath(folder / Path(entry["plugin"]).expanduser())}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Keys of two study files that differ, with both values: "settings.epochs: 12 -> 13"."""
+    first, second = _flat(before), _flat(now)
+    names = dict.fromkeys([*first, *second])
+    return [
+        f"{name}: {first.get(name, 'not there')} -> {second.get(name, 'not there')}"
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
+
+
+def _flat(content: Any, place: str = "") -> dict[str, Any]:
+    """Every value by its place; entries by their labels."""
+    if isinstance(content, list) and place == "entries":
+        named = [entry if isinstance(entry, dict) else {"model": entry} for entry in content]
+        content = {str(e.get("label") or e.get("model") or e.get("plugin")): e for e in named}
+    if not isinstance(content, dict) or not content:
+        return {place: content}
+    return {
+        name: value
+        for key, inner in content.items()
+        for name, value in _flat(inner, f"{place}.{key}" if place else str(key)).items()
+    }
 
 
 class _Reader:
@@ -257,11 +297,15 @@ class _Reader:
         entries: list[Entry] = []
         for number, raw in enumerate(found, 1):
             place = f"entries: {number}: "
+            n_problems = len(self.problems)
             keys = self.section(EntryKeys, {"model": raw} if isinstance(raw, str) else raw, place)
-            if "model" not in keys:
+            if not (keys["model"] or keys["plugin"]):
+                if len(self.problems) == n_problems:
+                    self.say(f"{place}model: expected the name of a model, or plugin: FILE, got nothing")
                 continue
             try:
-                model = model_name(keys["model"])
+                file = keys["plugin"] and read_model_file(Path(keys["plugin"]), name=keys["model"])
+                model = file.name if file else model_name(keys["model"])
             except UserError as error:
                 self.say(f"{place}{error.problems[0]}")
                 continue
@@ -269,9 +313,10 @@ class _Reader:
             for word in set(mine) - set(datasets):
                 self.say(f"{place}datasets: '{word}' is not among those of the study")
             settings = self.settings(keys["settings"], f"{place}settings")
-            grid = self.grid(keys["grid"], model, search, place)
-            self.keys(model, {**common, **settings}, grid, place, set(common))
-            entries.append(Entry(keys["label"] or model, model, mine, settings, grid, keys["best"]))
+            published = file.settings_file if file else CONFIGS / "model" / f"{model}.yaml"
+            grid = self.grid(keys["grid"], published, search, place)
+            self.keys(model_keys(model, file), {**common, **settings}, grid, place, set(common))
+            entries.append(Entry(keys["label"] or model, model, mine, settings, grid, keys["best"], file))
         for kind, names in (("label", [e.label for e in entries]), ("folder name", [e.slug for e in entries])):
             twice = [name for i, name in enumerate(names) if name in names[:i]]
             if twice:
@@ -280,11 +325,15 @@ class _Reader:
         return tuple(entries)
 
     def keys(
-        self, model: str, settings: Mapping[str, Any], grid: Mapping[str, Axis], place: str, common: set[str]
+        self,
+        own: Mapping[str, Key],
+        settings: Mapping[str, Any],
+        grid: Mapping[str, Axis],
+        place: str,
+        common: set[str],
     ) -> None:
         """Every key is one of the harness or of the model; one set for all entries may be another model's."""
         known = {key for group in SETTINGS for key in keys_of(group)}
-        own = model_keys(model)
         names = known | set(own) | {a for key in own.values() for a in key.field.metadata["alias"]}
         names |= {a for group in SETTINGS for key in keys_of(group).values() for a in key.field.metadata["alias"]}
         for key in settings:
@@ -295,14 +344,14 @@ class _Reader:
         for key in grid:
             if key not in names:
                 self.say(f"{place}grid: unknown key '{key}'{nearest(key, names)}")
-            elif key in NOT_IDENTITY | OWN_KEYS:
-                self.say(f"{place}grid: {key} does not change what a run computes, or is set elsewhere")
+            elif key in NOT_IDENTITY | OWN_KEYS | {"valid_metric"}:
+                self.say(f"{place}grid: {key} does not change what a run computes, or is set for all")
 
-    def grid(self, found: Any, model: str, search: Search, place: str) -> dict[str, Axis]:
+    def grid(self, found: Any, published: Path | None, search: Search, place: str) -> dict[str, Axis]:
         if found is None:
             return {}
         if found == "published":
-            found = read_yaml(CONFIGS / "model" / f"{model}.yaml", model).get("grid") or {}
+            found = (read_yaml(published, str(published)).get("grid") if published else None) or {}
         if not isinstance(found, dict):
             self.say(f"{place}grid: expected keys with lists of values, or `published`, got {found!r}")
             return {}

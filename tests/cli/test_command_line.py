@@ -101,7 +101,8 @@ def config_lines(folder: Path) -> dict[str, tuple[Any, str]]:
 # --help and --list
 
 
-OPTIONS = {"plugin", "plugin_config", "config", "best", "grid", "first_combination", "resume", "quiet", "list"}
+OPTIONS = {"plugin", "plugin_config", "config", "best", "grid", "first_combination", "resume", "quiet", "list",
+           "rerun_changed"}  # fmt: skip
 
 
 def test_help_mentions_every_key_of_the_harness_and_of_the_named_model():
@@ -460,7 +461,9 @@ def test_a_config_file_with_the_names_and_lists_of_mmrec(own: list[str], tmp_pat
     assert [(layers, float(weight)) for layers, weight in points] == [(1, 1e-4), (1, 0.01), (3, 1e-4), (3, 0.01)]
     assert all((folder / "topk.tsv").is_file() for folder in outcome.folders)
     assert config_lines(outcome.folders[0])["train_batch_size"] == (64, str(tmp_path / "mmrec.yaml"))
-    assert re.search(r"note: .*mmrec.yaml: gpu_id has no effect here: use --device", outcome.out)
+    assert re.search(
+        r"note: .*mmrec.yaml: keys of MMRec that change nothing here: is_multimodal_model$", outcome.out, re.M
+    )
 
 
 def test_the_command_line_wins_over_files_and_the_later_file_over_the_earlier(own: list[str], tmp_path: Path):

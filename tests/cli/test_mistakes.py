@@ -664,7 +664,9 @@ def test_resume_with_other_code(world: Path, tmp_path_factory: pytest.TempPathFa
         file.write("\n")
     monkeypatch.setattr("utils.paths.SOURCE", code)
     monkeypatch.setattr("runner.registry.MODELS", code / "models")
-    refused(world, *words, says="the code has changed since this run began; start it anew without --resume")
+    refused(
+        world, *words, says="the code has changed since this run began; --rerun_changed beside --resume begins it anew"
+    )
 
 
 @pytest.mark.parametrize("damage", [raw("manifest.json", b"{"), raw("manifest.json", b"{}")], ids=["broken", "empty"])

@@ -135,9 +135,7 @@ def test_the_user_graph_is_another_one_in_each_epoch():
 
 def test_published_keys_are_read():
     data = toy_dataset()
-    options = build(
-        "DRAGON", data, aggr_mode="add", n_layers=7, feat_embed_dim=64, user_graph_dict_file="x.npz"
-    ).options
+    options = build("DRAGON", data, aggr_mode="add", user_graph_dict_file="x.npz").options
     assert options.user_graph_file == "x.npz"
 
 
@@ -193,5 +191,5 @@ def test_a_pickled_graph_is_not_read(world):
 def test_a_model_without_a_user_graph_reads_none(world):
     save_graph(world, labels=[0, 2])
     words = [word if word != "DRAGON" else "LightGCN" for word in COMMAND]
-    outcome = trained(*words, *places(world), "--user_graph_dict_file", "g.npz")
-    assert "user_graph_dict_file has no effect here" in outcome.out
+    outcome = run_here(*words, *places(world), "--user_graph_dict_file", "g.npz")
+    assert "user_graph_dict_file is a key of MMRec that is not offered here (a pickled user graph;" in outcome.err

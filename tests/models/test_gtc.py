@@ -88,7 +88,11 @@ class Reference:
             if options.knn_k:
                 graph = model.item_graphs[modality](torch.eye(N_ITEMS, dtype=torch.float64)).numpy()
                 rows = (OWN_SHARE * np.array(rows) + (1 - OWN_SHARE) * (graph @ np.array(rows))).tolist()
-            self.content[modality] = naive.mean_of_layers(a, users + rows, options.n_ui_layers)
+            if options.content == "gated":
+                sums = (np.array(a)[:N_USERS, N_USERS:] @ np.array(rows)).tolist()
+                self.content[modality] = [*sums, *map(list, rows)]
+            else:
+                self.content[modality] = naive.mean_of_layers(a, users + rows, options.n_ui_layers)
 
     def predicted(self, modality, x, t, node):
         """The estimates of x_0 and of the noise in x at time t."""
@@ -182,7 +186,7 @@ class Reference:
                 views = [[self.interaction[n] for n in rows], *([own[n] for n in rows] for own in content.values())]
                 losses.append(self.aligned(views, scale))
             lengths = [dot(self.interaction[n], self.interaction[n]) for n in nodes]
-            weight = options.tc_weight * (sum(lengths) / len(lengths) if options.tc_scaled else 1)
+            weight = options.tc_weight * (sum(lengths) / len(lengths) if options.critic == "chain" else 1)
             terms["alignment"] = weight * sum(losses) / 2
         return terms
 
@@ -199,12 +203,14 @@ def values(terms):
     return {name: term.item() for name, term in loss_terms(terms).items()}
 
 
-def penalty(model, batch):
-    """Half the squares of the batch's rows, over its length, and of all users, each with its weight."""
+def penalty(model, batch, data):
+    """Half the squares of the batch's rows, over its length, and of all users, each divided by its interactions."""
+    counts = [max(data.train.users.tolist().count(user), 1) for user in range(N_USERS)]
     users, items = rows_of(model.user_embedding), rows_of(model.item_embedding)
     tables = [[users[u] for u in batch[0].tolist()], *([items[i] for i in ids.tolist()] for ids in batch[1:])]
     of_batch = model.options.reg_weight * naive.half_squared_l2_over_batch(*tables)
-    return of_batch + model.options.user_reg_weight * naive.sum_of_squares(users) / 2
+    of_users = sum(dot(row, row) / n**2 for row, n in zip(users, counts, strict=True)) / 2
+    return of_batch + model.options.user_reg_weight * of_users
 
 
 def double_model(data, **options):
@@ -217,7 +223,7 @@ def double_model(data, **options):
     [
         {},
         {"edge_masking": False, "content": "projected", "knn_k": 0, "prediction": "noise", "critic": "product",
-         "fusion": "product", "tc_scaled": False},
+         "fusion": "product"},
         {"alignment": "pairwise", "generation_steps": 2, "n_ui_layers": 1},
         {"denoising": "off", "fusion": "product", "content": "gated", "knn_k": 2},
         {"alignment": "off"},
@@ -233,7 +239,7 @@ def test_loss_and_scores_are_those_of_the_equations(modalities, options):
     reg = found.pop("reg")
     torch.manual_seed(3)
     assert found == pytest.approx(Reference(model, data, masked).loss(batch), rel=1e-4)
-    assert reg == pytest.approx(penalty(model, batch), rel=1e-6)
+    assert reg == pytest.approx(penalty(model, batch, data), rel=1e-6)
     expected = torch.tensor(Reference(model, data).scores(), dtype=torch.float64)
     torch.testing.assert_close(all_scores(model), expected, rtol=1e-3, atol=1e-4 * expected.std().item())
 

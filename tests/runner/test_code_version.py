@@ -4,6 +4,7 @@ import pytest
 from helpers import problems_of
 
 from runner.code_version import code_versions, imported_files
+from runner.registry import code_of
 from utils.paths import MODELS, SOURCE
 
 
@@ -66,3 +67,18 @@ def test_every_module_that_a_run_loads_is_counted():
 def test_file_that_is_no_python_is_told(tree: Path):
     (tree / "models/a.py").write_text("def")
     assert problems_of(lambda: code_versions(tree / "models/a.py"))
+
+
+def test_of_a_file_for_mmrec_its_modules_and_the_stand_ins_count(tree: Path, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("runner.registry.SOURCE", tree)
+    home = tmp_path_factory.mktemp("home")
+    for place in (home / "models", home / "utils", tree / "mmrec" / "stand_ins"):
+        place.mkdir(parents=True)
+    model, helper, stand_in = home / "models/foo.py", home / "utils/tools.py", tree / "mmrec/stand_ins/loss.py"
+    model.write_text("from utils.tools import x\nclass FOO: ...\n")
+    found = []
+    for changed in (helper, stand_in, helper):
+        with open(changed, "a") as file:
+            file.write("x = 1\n")
+        found.append(code_of("FOO", str(model))["model"])
+    assert len(set(found)) == 3

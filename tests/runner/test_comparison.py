@@ -161,9 +161,9 @@ def test_records_hold_every_metric_and_axis_of_every_row():
 def test_short_table_shows_means_and_spread_and_marks_the_selected():
     cells = to_cells(summarize(planted(), {}))
     header = ["data set", "model", "n_ui_layers", f"valid {METRIC}", f"test {METRIC}", "test ndcg@20"]
-    assert cells[0] == [*header, "best epoch", "seconds"]
+    assert cells[0] == [*header, "best epoch", "seconds", "run"]
     assert cells[1][:5] == ["demo", "Toy *", "1", "0.3100 ± 0.0141", "0.2100 ± 0.0141"]
-    assert cells[1][-2:] == ["5/6", "3"]
+    assert cells[1][-3:-1] == ["5/6", "3"]
     assert [line[1] for line in cells[1:]] == ["Toy *", "Toy", "Toy"]
     (config,) = toy_configs()
     single = to_cells(summarize([finished(config, 0.31, 0.21)], {}))
@@ -192,7 +192,7 @@ def test_table_of_runs_without_a_test_shows_validation_and_says_so():
     rows = summarize([without_test(config, valid) for config, valid in zip(configs, (0.2, 0.4), strict=True)], {})
     assert selected(rows) == [("demo", "Toy", 2)]
     cells = to_cells(rows)
-    assert cells[0] == ["data set", "model", "n_ui_layers", f"valid {METRIC}", "valid ndcg@20", "best epoch", "seconds"]
+    assert cells[0][3:] == [f"valid {METRIC}", "valid ndcg@20", "best epoch", "seconds", "run"]
     assert cells[2][3:5] == ["0.4000", "0.1333"]
     assert not any("test" in cell for line in cells for cell in line)
     assert footnotes(rows) == ["validation only (no_test): no test score was computed"]
@@ -212,11 +212,12 @@ def test_what_a_run_has_beside_its_paper_is_a_footnote():
     (other,) = toy_configs(popularity=0.5, min_steps=7)
     rows = summarize([finished(config, 0.3, 0.2) for config in (plain, averaged, again, other)], {})
     assert [line[1] for line in to_cells(rows)[1:]] == ["Toy *", "Toy [1]", "Toy [1]", "Toy [2]"]
-    notes = ["[1] beside its paper: weight_average 0.9", "[2] beside its paper: popularity 0.5, min_steps 7"]
+    notes = [
+        "[1] beside its paper: weight_average 0.9",
+        "[2] beside its paper: popularity 0.5; unlike the other rows: min_steps 7 (0)",
+    ]
     assert footnotes(rows) == notes
-    assert [record["beside_paper"] for record in to_records(rows)] == [
-        "", "weight_average 0.9", "weight_average 0.9", "popularity 0.5; min_steps 7",
-    ]  # fmt: skip
+    assert [record["note"] for record in to_records(rows)] == ["", notes[0][4:], notes[0][4:], notes[1][4:]]
     assert to_markdown(to_cells(rows), notes).endswith(f"|\n\n{notes[0]}  \n{notes[1]}  \n")
 
 
@@ -235,7 +236,7 @@ def test_rules_that_differ_between_the_rows_of_a_data_set_are_told():
     first, second = toy_configs()[0], toy_configs(stopping_step=3)[0]
     other = dataclasses.replace(second, model="Other")
     rows = summarize([finished(first, 0.3, 0.2), finished(other, 0.3, 0.2)], {})
-    assert footnotes(rows) == ["not compared under one rule: stopping_step on demo is 20: Toy; 3: Other"]
+    assert footnotes(rows) == ["[1] unlike the other rows: stopping_step 3 (20)"]
     elsewhere = dataclasses.replace(other, dataset="baby")
     assert footnotes(summarize([finished(first, 0.3, 0.2), finished(elsewhere, 0.3, 0.2)], {})) == []
     axis = [finished(config, 0.3, 0.2) for config in toy_configs(protocol=("mmrec", "strict"))]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import problems_of
 
+from mmrec.plugin import mistakes_of_plugins
 from runner import registry
 from runner.registry import available_models, model_class, model_name, summary
 from utils.paths import CONFIGS, MODELS
@@ -51,7 +52,37 @@ def test_unknown_model_is_told_with_the_nearest_and_all(models):
 
 
 def test_model_without_settings_file_is_told_before_it_is_imported(models):
-    assert problems_of(lambda: model_class("ZETA")) == ["model 'ZETA' has no configs/model/ZETA.yaml"]
+    (problem,) = problems_of(lambda: model_class("ZETA"))
+    assert problem.startswith("model 'ZETA' has no configs/model/ZETA.yaml: write one with a value for")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("class Delta(:\n", "delta.py, line 1: not Python: invalid syntax"),
+        (
+            "class Delda:\n    pass\n",
+            "expected a class with the file's name, delta in upper or lower case; it has Delda",
+        ),
+    ],
+)
+def test_a_broken_file_of_the_tree_is_told_to_who_asks_for_it_and_leaves_the_others(models, text, says):
+    (models / "delta.py").write_text(text)
+    assert list(available_models()) == ["GaMMa", "ZETA"]
+    (problem,) = problems_of(lambda: model_name("delta"))
+    assert says in problem
+
+
+def test_an_error_in_the_code_of_a_model_is_a_line_with_its_place():
+    source = compile("def build():\n    return 1 / 0\n", "/models/delta.py", "exec")
+    names: dict = {"__name__": "models.delta"}
+    exec(source, names)
+
+    def fail():
+        with mistakes_of_plugins():
+            names["build"]()
+
+    assert problems_of(fail) == ["/models/delta.py, line 2: ZeroDivisionError: division by zero"]
 
 
 def test_every_model_of_the_tree_has_its_file_settings_and_summary():

@@ -59,18 +59,18 @@ def test_the_settings_of_an_entry_win_over_those_of_all():
 
 def test_a_budget_below_the_grid_draws_points_without_replacement_and_always_the_same():
     search = Search("grid", 4, 0)
-    found = points(entry(grid=SPACE), "demo", search)
+    found = points(entry(grid=SPACE), search)
     assert len(found) == 4
     assert len({str(point) for point in found}) == 4
-    assert found == points(entry(grid=SPACE), "demo", search)
-    others = {str(points(entry(grid=SPACE), "demo", replace(search, seed=seed))) for seed in range(10)}
+    assert found == points(entry(grid=SPACE), search)
+    others = {str(points(entry(grid=SPACE), replace(search, seed=seed))) for seed in range(10)}
     assert len(others) > 1
-    assert points(entry(grid=SPACE), "demo", Search("grid", 100)) == points(entry(grid=SPACE), "demo", Search())
+    assert points(entry(grid=SPACE), Search("grid", 100)) == points(entry(grid=SPACE), Search())
 
 
 def test_random_points_lie_in_their_ranges_and_follow_their_scale():
     grid = {"a": Range(1e-4, 1e-1, log=True), "b": Range(0.0, 1.0), "c": Range(1, 3, whole=True), "d": ("x", "y")}
-    found = points(entry(grid=grid), "demo", Search("random", 2000))
+    found = points(entry(grid=grid), Search("random", 2000))
     assert len(found) == 2000
     logs = [math.log10(point["a"]) for point in found]
     assert min(logs) >= -4
@@ -84,7 +84,7 @@ def test_random_points_lie_in_their_ranges_and_follow_their_scale():
 
 
 def test_random_points_are_distinct_even_where_the_space_is_smaller_than_the_budget():
-    found = points(entry(grid=SPACE), "demo", Search("random", 50))
+    found = points(entry(grid=SPACE), Search("random", 50))
     assert len(found) == len({str(point) for point in found}) == 6
 
 
@@ -105,14 +105,14 @@ def test_tpe_proposes_generation_after_generation_from_what_it_was_told():
     assert optuna
     mine = entry(grid={"reg_weight": Range(1e-5, 1e-1, log=True), "n_ui_layers": (1, 2, 3)})
     search = Search("tpe", 10, 3)
-    first = points(mine, "demo", search)
+    first = points(mine, search)
     assert len(first) == 4
     told = [0.1, 0.2, None, 0.05]
-    second = points(mine, "demo", search, told)
+    second = points(mine, search, told)
     assert second[:4] == first
     assert len(second) == 8
-    assert points(mine, "demo", search, told) == second, "a function of what was told"
-    assert points(mine, "demo", search, told[:2]) == first, "a generation waits until it is told whole"
-    third = points(mine, "demo", search, [*told, 0.3, 0.1, 0.2, 0.1])
+    assert points(mine, search, told) == second, "a function of what was told"
+    assert points(mine, search, told[:2]) == first, "a generation waits until it is told whole"
+    third = points(mine, search, [*told, 0.3, 0.1, 0.2, 0.1])
     assert len(third) == 10
-    assert len(points(mine, "demo", search, [0.1] * 10)) == 10
+    assert len(points(mine, search, [0.1] * 10)) == 10

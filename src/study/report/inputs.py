@@ -36,7 +36,7 @@ def input_table(content: Content) -> Table | None:
             relative = f" ({change / with_own:+.1%})" if with_own else ""
             cells.append(Cell(f"{change:+.4f}{relative}", change))
         what = ", ".join(f"{modality} {word}" for modality, word in other_features.items())
-        rows.append((Cell(one.dataset, one.dataset), Cell(real.label, real.label), Cell(what, what), *cells))
+        rows.append((Cell(one.dataset, one.dataset), content.named(real), Cell(what, what), *cells))
     if not rows:
         return None
     caption = (
@@ -45,7 +45,7 @@ def input_table(content: Content) -> Table | None:
         "them."
     )
     header = ("data set", "entry", "features", *(metric_name(metric) for metric in metrics))
-    return Table("What the modalities are worth", caption, header, tuple(rows))
+    return Table("What the modalities are worth", caption, header, tuple(rows), notes=tuple(content.footnotes()))
 
 
 def _is_real_twin(one: Chosen, other: Chosen, entries: Mapping[str, Entry], shared: Mapping[str, Any]) -> bool:

@@ -1,7 +1,11 @@
-"""The main table as LaTeX, laid out as in papers: metrics down in a block for each data set, entries across."""
+"""The main table as LaTeX, laid out as in papers: metrics down in a block for each data set, entries across.
+
+Many entries stand down and the metrics across. Nothing is scaled: all text has the size of the document's tables.
+"""
 
 from __future__ import annotations
 
+from runner.extras import numbered
 from study.report.figure import metric_name
 from study.report.tables import Content, marks, percent, results_of
 from study.report.templates import latex_environment
@@ -18,7 +22,7 @@ SPECIAL = {
     "\N{EN DASH}": "--",
     "\n": " ",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
-WIDE = 8  # entries from which the table is scaled to the width of the page
+WIDE = 6  # entries from which they stand down and the metrics across, so that the table keeps to the width of a page
 
 
 def escape(text: str) -> str:
@@ -30,12 +34,12 @@ def to_latex(content: Content) -> str:
     """A document that compiles by itself and holds the main table."""
     study, comparisons = content.study, content.comparisons
     labels = [entry.label for entry in study.entries]
-    improved = bool(comparisons.runner_up)
+    improved = ["Improv."] if comparisons.runner_up else []
     blocks = []
     for dataset in study.datasets:
         of_label = {one.label: one for one in content.chosen if one.dataset == dataset}
         rows = []
-        for place, metric in enumerate(study.report.metrics):
+        for metric in study.report.metrics:
             found = []
             for label in labels:
                 one = of_label.get(label)
@@ -44,20 +48,39 @@ def to_latex(content: Content) -> str:
             cells = [_cell(value, sign) for value, sign in zip(found, signs, strict=True)]
             comparison = comparisons.find(dataset, metric)
             last = [_improvement(percent(comparison) if comparison else "--")] if improved else []
-            rows.append([escape(dataset) if place == 0 else "", escape(metric_name(metric)), *cells, *last])
+            rows.append([*cells, *last])
         blocks.append(rows)
+    across, down = [escape(metric_name(metric)) for metric in study.report.metrics], [*_names(content), *improved]
+    wide = len(labels) >= WIDE
+    if wide:
+        blocks = [[list(row) for row in zip(*rows, strict=True)] for rows in blocks]
+    else:
+        across, down = down, across
+    named = []
+    for dataset, rows in zip(study.datasets, blocks, strict=True):
+        first = [escape(dataset), *[""] * (len(rows) - 1)]
+        named.append([[of, name, *row] for of, name, row in zip(first, down, rows, strict=True)])
     return (
         latex_environment()
         .get_template("main.tex.j2")
         .render(
             caption=_caption(content),
             label=f"tab:{study.name}",
-            columns="ll" + "c" * len(labels) + ("r" if improved else ""),
-            head=["Data set", "Metric", *map(escape, labels), *(["Improv."] if improved else [])],
-            blocks=blocks,
-            scaled=len(labels) >= WIDE,
+            columns="ll" + "c" * len(across),
+            head=["Data set", "Model" if wide else "Metric", *across],
+            blocks=named,
+            notes=[escape(note) for note in content.footnotes()],
         )
     )
+
+
+def _names(content: Content) -> list[str]:
+    """The labels of the entries with the numbers of their footnotes."""
+    numbers, found = numbered(content.apart.values()), []
+    for entry in content.study.entries:
+        mine = sorted({numbers[note] for (_, of), note in content.apart.items() if of == entry.label and note})
+        found.append(escape(entry.label) + (f"$^{{[{','.join(map(str, mine))}]}}$" if mine else ""))
+    return found
 
 
 def _cell(value: tuple[float, float | None] | None, mark: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from runner.extras import numbered
 from study.report.figure import Figure, metric_name
 from study.results import TrialResult
 from study.select import Chosen, describe, mean_and_spread, plain, without_test
 from study.spec import Study
 from study.statistics import Comparison, Comparisons
+from utils.runs.run_folder import folders_text
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: title, caption, header, rows, and rows that stay below when it is sorted."""
+    """A table: title, caption, header, rows, rows that stay below when it is sorted, and footnotes."""
 
     title: str
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     foot: tuple[tuple[Cell, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def numeric(self) -> list[bool]:
@@ -49,6 +53,17 @@ class Content:
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    apart: dict[tuple[str, str], str] = field(default_factory=dict)  # data set and label to a footnote
+
+    def named(self, one: Chosen) -> Cell:
+        """The label of an entry with the number of its footnote."""
+        number = numbered(self.apart.values()).get(self.apart.get((one.dataset, one.label), ""))
+        return Cell(one.label + (f" [{number}]" if number else ""), one.label)
+
+    def footnotes(self, dataset: str | None = None) -> list[str]:
+        """The footnotes of a data set's entries, or of all."""
+        shown = {note for (of, _), note in self.apart.items() if dataset in (None, of)}
+        return [f"[{number}] {note}" for note, number in numbered(self.apart.values()).items() if note in shown]
 
 
 def marks(values: Sequence[float | None], decimals: int = 4) -> list[str]:
@@ -83,7 +98,7 @@ def main_table(content: Content, dataset: str) -> Table:
     }
     rows = []
     for place, one in enumerate(mine):
-        row = [Cell(one.label, one.label)]
+        row = [content.named(one)]
         if one.best:
             row += [cell_of(one.best.valid()), *(cell_of(one.best.result(m), columns[m][place]) for m in metrics)]
         else:
@@ -105,7 +120,8 @@ def main_table(content: Content, dataset: str) -> Table:
             f" {said}: improvement in percent; * p < 0.05, ** p < 0.01 by the paired t-test over users, Holm-corrected over "
             f"{len(content.comparisons.runner_up)} comparisons."
         )
-    return Table(f"Results on {dataset}", caption, header, tuple(rows), tuple(foot))
+    notes = tuple(content.footnotes(dataset))
+    return Table(f"Results on {dataset}", caption, header, tuple(rows), tuple(foot), notes)
 
 
 def results_of(content: Content) -> str:
@@ -123,7 +139,7 @@ def beyond_table(content: Content) -> Table | None:
         if one.best and beyond_keys(content.study, one):
             values = [[t.metrics["beyond"][key] for t in one.best.trials if key in t.metrics["beyond"]] for key in keys]
             cells = [cell_of(found) if found else Cell("-") for found in values]
-            rows.append((Cell(one.dataset, one.dataset), Cell(one.label, one.label), *cells))
+            rows.append((Cell(one.dataset, one.dataset), content.named(one), *cells))
     if not rows:
         return None
     caption = (
@@ -131,7 +147,7 @@ def beyond_table(content: Content) -> Table | None:
         "information of a recommendation (bits); gini: inequality of how often items are recommended (0 even, 1 one item); "
         "popularity: popularity of what is recommended over that of what users had. See docs/conventions.md."
     )
-    return Table("Beyond accuracy", caption, ("data set", "entry", *keys), tuple(rows))
+    return Table("Beyond accuracy", caption, ("data set", "entry", *keys), tuple(rows), notes=(*content.footnotes(),))
 
 
 def beyond_keys(study: Study, one: Chosen) -> list[str]:
@@ -143,10 +159,10 @@ def beyond_keys(study: Study, one: Chosen) -> list[str]:
     return [key for key in keys if key.partition("@")[2] in cutoffs] or keys
 
 
-def settings_table(chosen: Iterable[Chosen]) -> Table:
+def settings_table(content: Content) -> Table:
     """What was tried and picked: the budget of each entry."""
     rows = []
-    for one in chosen:
+    for one in content.chosen:
         trials = len(one.trials)
         picked = describe(one.best.point) if one.best else "none yet" if one.preliminary else "none"
         seconds = sum(trial.metrics.get("seconds") or 0.0 for trial in one.trials)
@@ -155,15 +171,27 @@ def settings_table(chosen: Iterable[Chosen]) -> Table:
         rows.append(
             (
                 Cell(one.dataset, one.dataset),
-                Cell(one.label, one.label),
+                content.named(one),
                 *(Cell(str(count), count) for count in counts),
                 Cell(f"{seconds:.0f}", seconds),
                 Cell(picked, picked),
+                Cell(runs_of(one)),
             )
         )
     caption = "The budget of each entry, and the point picked by the mean validation score over the seeds that search."
     header = ("data set", "entry", "points", "complete", "trials", "finished", "diverged", "failed", "open", "seconds")
-    return Table("Search budget and selection", caption, (*header, "selected"), tuple(rows))
+    notes = tuple(content.footnotes())
+    return Table("Search budget and selection", caption, (*header, "selected", "run"), tuple(rows), notes=notes)
+
+
+def runs_of(one: Chosen) -> str:
+    """The folders of the selected runs of an entry, below that of the study."""
+    return folders_text(Path(_below(trial.folder)) for trial in one.best.trials) if one.best else ""
+
+
+def _below(folder: Path) -> str:
+    """The folder of a trial below that of its study: trials/DATASET/ENTRY/ID-sSEED."""
+    return Path(*folder.parts[-4:]).as_posix()
 
 
 def significance_table(comparisons: Comparisons) -> Table | None:
@@ -201,10 +229,13 @@ def trouble_table(results: Iterable[TrialResult]) -> Table | None:
     """Trials that failed or diverged, with their error."""
     bad = [result for result in results if result.status in ("failed", "diverged")]
     rows = tuple(
-        tuple(Cell(text, text) for text in (r.dataset, r.label, describe(r.point), str(r.seed), r.status, r.error))
+        tuple(
+            Cell(text, text)
+            for text in (r.dataset, r.label, describe(r.point), str(r.seed), r.status, r.error, _below(r.folder))
+        )
         for r in bad
     )
-    header = ("data set", "entry", "point", "seed", "status", "error")
+    header = ("data set", "entry", "point", "seed", "status", "error", "run")
     caption = "A point with such a seed cannot be selected."
     return Table("Failed and diverged trials", caption, header, rows) if rows else None
 
@@ -218,15 +249,18 @@ def provenance(chosen: Sequence[Chosen]) -> list[str]:
         versions = manifest.get("versions", {})
         for what, value in (
             ("protocol", manifest.get("protocol")),
-            ("code", versions.get("code")),
+            ("code of the harness", versions.get("code")),
+            (f"code of {manifest.get('model', trial.model)}", versions.get("model")),
             ("PyTorch", versions.get("torch")),
-            ("device", manifest.get("device_name")),
+            ("processor", manifest.get("device_name")),
         ):
             facts.setdefault(what, {})[plain(value)] = None
         hashes = manifest.get("hashes", {})
         splits = ", ".join(f"{name} {hashes[name][:12]}" for name in ("train", "valid", "test") if name in hashes)
         facts.setdefault(f"interactions of {trial.dataset}", {})[splits] = None
-    return [f"{what}: {' and '.join(values)}" for what, values in facts.items()]
+    dates = [trial.manifest["started"][:10] for trial in trials if "started" in trial.manifest]
+    newest = [f"newest run: {max(dates)}"] if dates else []
+    return [*(f"{what}: {' and '.join(values)}" for what, values in facts.items()), *newest]
 
 
 def records(content: Content) -> list[dict[str, Any]]:
@@ -237,6 +271,7 @@ def records(content: Content) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"dataset": one.dataset, "label": one.label, "model": one.model}
         row |= {"points": len(one.tried), "complete": sum(point.complete for point in one.tried)}
         row |= {"selected": describe(one.best.point) if one.best else "", "preliminary": one.preliminary}
+        row |= {"note": content.apart.get((one.dataset, one.label), ""), "run": runs_of(one)}
         if one.best:
             row["seeds"] = " ".join(str(trial.seed) for trial in one.best.trials)
             values = {f"valid_{one.best.trials[0].metrics['valid_metric']}": one.best.valid()}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from utils.config.valid_metric import EXAMPLE, weights_of
 from utils.config.yaml_files import dump_pair
 
 LARGEST_LOG = 700  # e to it is still a float
@@ -63,9 +64,14 @@ def problems_between_keys(config: Config) -> list[str]:
             f"for {config['epochs']} epochs"
         )
     known = [f"{metric}@{k}" for metric in config["metrics"] for k in config["topk"]]
-    if config["valid_metric"].lower() not in known:
+    try:
+        metrics = set(weights_of(config["valid_metric"]))
+    except ValueError:
+        metrics = {config["valid_metric"]}
+    if metrics - set(known):
         problems.append(
-            f"valid_metric: expected one of metrics x topk ({', '.join(known)}), got '{config['valid_metric']}'"
+            f"valid_metric: expected one of metrics x topk ({', '.join(known)}), or a weighted sum of them as "
+            f"'{EXAMPLE}', got '{config['valid_metric']}'"
         )
     if len(config["field_separator"]) != 1:
         problems.append(

@@ -12,11 +12,13 @@ from typing import Any
 
 from utils.config.configuration import Config, problems_between_keys
 from utils.config.schema import Key, check_value, keys_of
-from utils.config.settings import NOT_IDENTITY, REPLACED, SETTINGS, WITHOUT_EFFECT
+from utils.config.settings import NOT_IDENTITY, NOT_OFFERED, REPLACED, SETTINGS, not_offered
+from utils.config.valid_metric import EXAMPLE
 from utils.errors import UserError, nearest
 
 OwnKeys = type | Mapping[str, Key] | None  # of a model: a settings dataclass, or the keys themselves
 
+DEVICE_KEYS = ("gpu_id", "use_gpu")
 FEATURE_FILE_ALIASES = {"vision_feature_file": "visual", "text_feature_file": "textual"}
 COMMAND_LINE = "command line"
 
@@ -57,8 +59,11 @@ class Layers:
 
     def add(self, content: Mapping[str, Any], source: str) -> None:
         """Lays one file over what is there; unknown keys are noted as mistakes."""
+        passed_over: list[str] = []
         for raw, value in content.items():
-            if raw in FEATURE_FILE_ALIASES:
+            if raw in DEVICE_KEYS:
+                self._take_device(raw, value, source)
+            elif raw in FEATURE_FILE_ALIASES:
                 before = self.values.get("modalities") or {}
                 files = {**before, FEATURE_FILE_ALIASES[raw]: value} if isinstance(before, dict) else before
                 self._put("modalities", files, source)
@@ -76,11 +81,27 @@ class Layers:
                 self._put(name, value, source)
             elif raw in REPLACED:
                 self.problems += [f"{source}: {raw}: {value} is {REPLACED[raw]} now"] if value else []
-            elif raw in WITHOUT_EFFECT:
-                self.notes.append(f"{source}: {raw} has no effect here: {WITHOUT_EFFECT[raw]}")
+            elif raw in NOT_OFFERED and value in NOT_OFFERED[raw][1]:
+                passed_over.append(raw)
+            elif raw in NOT_OFFERED:
+                self.problems.append(f"{source}: {not_offered(raw)}, got {value!r}")
             else:
                 known = [*self.keys, *self.aliases]
                 self.problems.append(f"{source}: unknown key '{raw}'{nearest(raw, known)}")
+
+        if content.get("use_gpu") is False:  # wherever gpu_id stands
+            self._put("device", "cpu", source)
+        if passed_over:
+            self.notes.append(f"{source}: keys of MMRec that change nothing here: {', '.join(passed_over)}")
+
+    def _take_device(self, raw: str, value: Any, source: str) -> None:
+        """MMRec's two keys for the device: `gpu_id: 1` is cuda:1, `use_gpu: false` is cpu."""
+        if raw == "gpu_id" and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            self._put("device", f"cuda:{value}", source)
+        elif raw == "gpu_id":
+            self.problems.append(f"{source}: gpu_id: expected the number of one CUDA device, got {value!r}")
+        elif not isinstance(value, bool):
+            self.problems.append(f"{source}: use_gpu: expected true or false, got {value!r}")
 
     def override(self, overrides: Mapping[str, Any]) -> list[str]:
         """Lays the command line over the files; several values for a plain key are a grid. Returns unknown keys."""
@@ -89,7 +110,11 @@ class Layers:
         given = {self.aliases.get(raw, raw) for raw in overrides}
         self.named = [axis for axis in self.named if axis not in given]
         self.grid = {axis: found for axis, found in self.grid.items() if axis not in given}
+        devices = {raw: w[0] if len(w) == 1 else w for raw, w in overrides.items() if raw in DEVICE_KEYS}
+        self.add(devices, COMMAND_LINE)
         for raw, words in overrides.items():
+            if raw in devices:
+                continue
             name = self.aliases.get(raw, raw)
             if raw in (*FEATURE_FILE_ALIASES, *REPLACED, "hyper_parameters"):
                 flat = [e for word in words for e in (word if isinstance(word, list) else [word])]
@@ -126,6 +151,11 @@ class Layers:
                     self.problems.append(f"{self._place(name)}: {name}: expected a list of values, got []")
                 elif doubled and len(self.problems) == n_problems:
                     self.problems.append(f"{self._place(name)}: {name} lists {doubled[0]!r} twice")
+                elif name == "valid_metric" and len(axes[name]) > 1:
+                    self.problems.append(
+                        f"{self._place(name)}: valid_metric: expected one metric, by which a grid is picked, got "
+                        f"{len(axes[name])}; a weighted sum is one: --valid_metric '{EXAMPLE}'"
+                    )
                 elif name in NOT_IDENTITY and len(axes[name]) > 1:
                     self.problems.append(
                         f"{self._place(name)}: {name}: expected one value, got {len(axes[name])}: it does not change "

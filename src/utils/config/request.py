@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from utils.config.best import published
 from utils.config.configuration import Config, problems_between_keys
 from utils.config.layers import COMMAND_LINE, FEATURE_FILE_ALIASES, Layers, OwnKeys
-from utils.config.settings import WITHOUT_EFFECT
+from utils.config.settings import NOT_OFFERED, not_offered
 from utils.config.yaml_files import read_yaml
 from utils.errors import UserError, nearest
 from utils.paths import CONFIGS, default_data_path
@@ -139,8 +139,8 @@ def resolve(request: Request, model_settings: Mapping[str, OwnKeys]) -> tuple[li
         problems += [problem for problem in layers.problems if problem not in problems]
         notes += [note for note in layers.notes if note not in notes]
     for word in sorted(unknown_to_all or ()):
-        if word in WITHOUT_EFFECT:
-            notes.append(f"{COMMAND_LINE}: {word} has no effect here: {WITHOUT_EFFECT[word]}")
+        if word in NOT_OFFERED:
+            problems.append(f"{COMMAND_LINE}: {not_offered(word)}")
         else:
             problems.append(f"{COMMAND_LINE}: unknown key '--{word}'{nearest(word, known_words)}")
     if not problems:

@@ -95,7 +95,9 @@ class TrainSettings:
         low=0,
         high=0.99999,
     )
-    valid_metric: str = setting("metric of the validation split that picks epoch and grid point, as Recall@20")
+    valid_metric: str = setting(
+        "metric of the validation split that picks epoch and grid point, as Recall@20 or '0.5*Recall@20 + 0.5*NDCG@20'"
+    )
     valid_decimals: int | None = setting(
         "decimals kept when two validation scores are compared (MMRec: 4); null: all", low=1
     )
@@ -185,39 +187,51 @@ NOT_IDENTITY = {
 # Keys of earlier versions, and what says the same now; a file may still have them switched off.
 REPLACED = {"tensorboard": "tracker: tensorboard"}
 
-# Keys of published MMRec files that have no meaning here: read, named in a note, and otherwise without effect.
-WITHOUT_EFFECT = {
-    "gpu_id": "use --device cuda:N",
-    "use_gpu": "use --device cpu",
-    "is_multimodal_model": "a model says itself whether it reads features",
-    "req_training": "a model says itself whether it trains",
-    "use_neg_sampling": "a model says itself what its batches hold",
-    "use_full_sampling": "a model says itself what its batches hold",
-    "use_raw_features": "raw content is not read",
-    "recommend_topk": "topk.tsv is written in the run folder",
-    "NEG_PREFIX": "batches have no column names",
-    "TIME_FIELD": "timestamps are not used",
-    "state": "logging has one level",
-    "reproducibility": "CPU runs are reproducible; on CUDA use --deterministic true",
-    "end2end": "raw content is not read",
-    "max_txt_len": "raw content is not read",
-    "max_img_size": "raw content is not read",
-    "vocab_size": "raw content is not read",
-    "type_vocab_size": "raw content is not read",
-    "hidden_size": "raw content is not read",
-    "pad_token_id": "raw content is not read",
-    "max_position_embeddings": "raw content is not read",
-    "layer_norm_eps": "raw content is not read",
-    "hidden_dropout_prob": "raw content is not read",
-    "user_graph_dict_file": "only a model with a user graph reads one, and it computes its own unless told otherwise",
-    "item_graph_dict_file": "item graphs are computed from the features",
-    "feat_embed_dim": "this model has no such width",
-    "weight_size": "this model has no such widths",
-    "lambda_coeff": "this model has no such weight",
-    "cf_model": "this model has one encoder",
-    "degree_ratio": "MMRec's models do not use it either",
-    **dict.fromkeys(("alpha1", "alpha2", "beta"), "use mirror_gradient: {alpha1: a, alpha2: b, beta: n}"),
-    "n_layers": "this model has no depth to set under that name",
-    "interModalDist": "the released code of DGMRec does not use it either",
-    "infer_adj_update": "items of the test alone are not treated apart",
-}
+ANYTHING = type("Anything", (), {"__contains__": lambda self, value: True})()
+_RAW = "of raw texts and images in a model, which is not offered: `prepare` encodes them beforehand"
+_OTHER = "of some models of MMRec; this one has"
+
+# Keys that MMRec knows and that have no counterpart here: what each is and what to do instead; and the values in a file
+# that ask for what is done here anyway, or that MMRec passes over too. With another value, or on the command line, each is
+# refused.
+NOT_OFFERED: dict[str, tuple[str, Any]] = {
+    "is_multimodal_model": ("whether features are read, which a model says itself; choose by --modalities", ANYTHING),
+    "req_training": ("whether a model trains, which it says itself; leave it out", ANYTHING),
+    "use_neg_sampling": ("whether batches hold negatives, which a model says itself; leave it out", ANYTHING),
+    "use_full_sampling": ("batches of whole users, which a model asks for itself; leave it out", (False,)),
+    "use_raw_features": (_RAW, (False,)),
+    "end2end": (f"training {_RAW}", (False,)),
+    "recommend_topk": ("a folder for recommendations; they are topk.tsv in the run folder, with --save_topk", ANYTHING),
+    "NEG_PREFIX": ("a name for columns of negatives; batches have no column names, leave it out", ANYTHING),
+    "TIME_FIELD": ("the column of timestamps, which no run reads; `prepare` splits by time", ANYTHING),
+    "state": ("the level of logging, of which there is one; --quiet hides the bar", ANYTHING),
+    "reproducibility": ("CPU runs always are; on CUDA --deterministic true", (True,)),
+    "max_txt_len": (f"a length {_RAW}", ANYTHING),
+    "max_img_size": (f"a size {_RAW}", ANYTHING),
+    **dict.fromkeys(
+        (
+            "vocab_size", "type_vocab_size", "hidden_size", "pad_token_id", "max_position_embeddings", "layer_norm_eps",
+            "hidden_dropout_prob",
+        ),
+        (f"a setting {_RAW}", ANYTHING),
+    ),
+    "user_graph_dict_file": ("a pickled user graph; models that use one compute it, or read --user_graph_file", ANYTHING),
+    "item_graph_dict_file": ("a pickled item graph; item graphs are computed from the features", ANYTHING),
+    "feat_embed_dim": (f"a width {_OTHER} none under that name: see its keys by -m MODEL --help", ANYTHING),
+    "weight_size": (f"widths of layers {_OTHER} none under that name: see its keys by -m MODEL --help", ANYTHING),
+    "lambda_coeff": (f"a weight {_OTHER} none under that name: see its keys by -m MODEL --help", ANYTHING),
+    "cf_model": (f"an encoder {_OTHER} one only: leave it out", ANYTHING),
+    "degree_ratio": ("read by some models of MMRec and used by none: leave it out", ANYTHING),
+    "mg": ("the switch of mirror gradient: --mirror_gradient '{alpha1: a, alpha2: b, beta: n}'", (False,)),
+    **dict.fromkeys(
+        ("alpha1", "alpha2", "beta"), ("of mirror gradient: --mirror_gradient '{alpha1: a, alpha2: b, beta: n}'", ANYTHING)
+    ),
+    "n_layers": (f"a depth {_OTHER} none under that name: see its keys by -m MODEL --help", ANYTHING),
+    "interModalDist": ("read by the released DGMRec and not used: leave it out", ANYTHING),
+    "infer_adj_update": ("a switch for items of the test alone, which are not treated apart: leave it out", ANYTHING),
+}  # fmt: skip
+
+
+def not_offered(key: str) -> str:
+    """The line that refuses a key of MMRec."""
+    return f"{key} is a key of MMRec that is not offered here ({NOT_OFFERED[key][0]})"

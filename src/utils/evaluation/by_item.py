@@ -90,4 +90,5 @@ def per_item(evaluation: Evaluation, dataset: Dataset, split: str) -> dict[str, 
 
 
 def _cutoffs(evaluation: Evaluation) -> list[int]:
-    return sorted({int(name.partition("@")[2]) for name in evaluation.values})
+    parts = (name.partition("@") for name in evaluation.values)
+    return sorted({int(k) for _, _, k in parts if k.isdigit()})  # not of a sum of metrics

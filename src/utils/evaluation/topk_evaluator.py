@@ -6,7 +6,7 @@ Two protocols. `mmrec` masks the training items of a user at validation and at t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,7 @@ class TopKEvaluator:
         batch_size: users per call of the scorer.
         device: where scores are computed.
         most_users: where the split has more users, only so many of them are evaluated, evenly spaced; None: all.
+        sums: further metrics by name, each a sum of those above: metric to weight.
 
     Raises:
         UserError: if a cut-off is beyond the number of items.
@@ -72,9 +73,11 @@ class TopKEvaluator:
         batch_size: int,
         device: torch.device,
         most_users: int | None = None,
+        sums: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         if max(topk) > dataset.n_items:
             raise UserError(f"topk: {max(topk)} is more than the {dataset.n_items} items of '{dataset.name}'")
+        self.sums = dict(sums or {})
         self.metrics, self.topk = tuple(metrics), tuple(sorted(set(topk)))
         self.batch_size, self.device, self.n_items = batch_size, device, dataset.n_items
         truth = dataset.splits[split]
@@ -155,4 +158,6 @@ class TopKEvaluator:
         for name in self.metrics:
             table = METRICS[name](hits, self.n_relevant, self.topk)
             values |= {f"{name}@{cutoff}": table[:, column] for column, cutoff in enumerate(self.topk)}
+        for name, weights in self.sums.items():
+            values[name] = np.sum([weight * values[metric] for metric, weight in weights.items()], axis=0)
         return Evaluation(self.users, values, topk, hits)

@@ -9,7 +9,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,6 +58,18 @@ def identity(config: Config) -> str:
     values = {k: v for k, v in config.entries.items() if k not in NOT_IDENTITY and k != "seed"}
     text = json.dumps({"model": config.model, "dataset": config.dataset, **values}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def folders_text(folders: Iterable[Path]) -> str:
+    """Run folders that differ in their seeds alone as a shell would write them: `5f0c2a1b-s{1,2}`; others by spaces."""
+    by_stem: dict[str, list[str]] = {}
+    for folder in folders:
+        stem, _, seed = str(folder).rpartition("-s")
+        by_stem.setdefault(stem, []).append(seed)
+    return " ".join(
+        (f"{stem}-s" if stem else "") + (seeds[0] if len(seeds) == 1 else f"{{{','.join(seeds)}}}")
+        for stem, seeds in by_stem.items()
+    )
 
 
 class RunFolder:
@@ -153,7 +165,7 @@ class RunFolder:
 
 def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """What someone else needs to get the same numbers: library versions, hashes of the data, seed, protocol, machine."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "status": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -185,6 +197,15 @@ def manifest(config: Config, dataset: Dataset, device: torch.device) -> dict[str
         "hashes": dataset.fingerprint,
         "warnings": dataset.warnings,
     }
+
+
+def processor() -> str:
+    """The name of the CPU, as far as the system tells it."""
+    with contextlib.suppress(OSError):  # Linux alone has this file
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:

@@ -1,12 +1,13 @@
 """Trackers beside history.csv, each by its own library; a library is imported only where a run asks for its tracker.
 
-All take the same names: the columns of history.csv with "_at_" for "@", which MLflow refuses.
+All take the same names: the columns of history.csv with "_at_" for "@", and "_" for what else MLflow refuses.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -109,7 +110,7 @@ class Scalars:
 
     def __call__(self, row: Mapping[str, Any]) -> None:
         """Logs the columns of an epoch, but for the epoch, which is the step."""
-        scalars = {name.replace("@", "_at_"): value for name, value in row.items() if name != "epoch"}
+        scalars = {re.sub(r"[^\w./-]", "_", name.replace("@", "_at_")): value for name, value in row.items() if name != "epoch"}
         self.tracker.log(scalars, int(row["epoch"]))
 
     def close(self) -> None:

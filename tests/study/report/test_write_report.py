@@ -182,7 +182,7 @@ def test_trials_csv_has_every_trial(full):
     assert len(rows) == len(results)
     assert [float(row["test_recall@20"]) for row in rows] == [r.metrics["test"]["recall@20"] for r in results]
     assert {row["point_n_ui_layers"] for row in rows} == {"1", "2"}
-    assert all((folder.parent / row["folder"]).is_dir() for row in rows)
+    assert all((folder.parent / row["run"]).is_dir() for row in rows)
 
 
 def test_statistics_json(full):
@@ -293,6 +293,10 @@ def test_more_entries_than_colours_are_rows_of_a_figure_for_each_metric_and_grou
     assert all(f">{label}</text>" in svg for svg in found.values() for label in labels)
     assert found["groups-demo-signal-joint.svg"].count(">0.2000</text>") == len(labels)
     assert found["groups-demo-signal-separate.svg"].count(">0.3000</text>") == len(labels)
+    table = (tmp_path / "report" / "main.tex").read_text()
+    assert r"Data set & Model & Recall@10 & Recall@20 & NDCG@10 & NDCG@20 \\" in table, "entries down, nothing scaled"
+    assert "demo & entry 0 & " in table
+    assert "resizebox" not in table
 
 
 def test_mixture_is_refused_and_nothing_written(tmp_path):

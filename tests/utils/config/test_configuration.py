@@ -371,13 +371,30 @@ def test_overall_and_model_file_of_mmrec_are_read_whole(project):
         """
     )
     assert [(run["n_ui_layers"], run["seed"], run["embedding_size"]) for run in config] == [(1, 999, 64), (2, 999, 64)]
-    assert f"{project.folder / 'mine.yaml'}: gpu_id has no effect here: use --device cuda:N" in notes
-    assert len(notes) == 20
+    assert {run["device"] for run in config} == {"cuda:0"}
+    (note,) = notes
+    assert "mine.yaml: keys of MMRec that change nothing here: is_multimodal_model, recommend_topk," in note
 
 
-def test_key_without_effect_is_noted_on_the_command_line_too(project):
-    _, notes = project.runs(gpu_id=0)
-    assert notes == ["command line: gpu_id has no effect here: use --device cuda:N"]
+@pytest.mark.parametrize(("given", "device"), [({"gpu_id": 1}, "cuda:1"), ({"use_gpu": False, "gpu_id": 0}, "cpu")])
+def test_the_device_of_mmrec_is_ours(project, given, device):
+    assert project.one(**given)["device"] == device
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"gpu_id": "x"}, "gpu_id: expected the number of one CUDA device, got 'x'"),
+        ({"end2end": False}, "end2end is a key of MMRec that is not offered here (training of raw texts and images"),
+        ("end2end: True", "mine.yaml: end2end is a key of MMRec that is not offered here"),
+        ({"valid_metric": ["Recall@20", "NDCG@20"]}, "a weighted sum is one: --valid_metric '0.5*Recall@20 + 0.5*NDCG@20'"),
+        ({"valid_metric": "0.5*Recall@20 + MRR@20"}, "or a weighted sum of them as '0.5*Recall@20 + 0.5*NDCG@20', got"),
+        ({"valid_metric": "Recall@20 + Recall@20"}, "valid_metric: expected one of metrics x topk"),
+    ],
+)  # fmt: skip
+def test_what_is_not_offered_is_refused_in_a_line(project, given, says):
+    (problem,) = project.problems(given) if isinstance(given, str) else project.problems(**given)
+    assert says in problem
 
 
 # Grids
