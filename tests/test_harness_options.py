@@ -152,9 +152,7 @@ def test_weights_in_a_checkpoint_that_are_none_are_one_line(damage, own):
 def test_nothing_is_said_or_stored_of_the_test(own, tmp_path):
     """Everything that the runs leave behind, and what they print, is searched for a test score."""
     words = ["-m", "LightGCN", "MostPop", "-d", "toy", *FEW, *own, "--no_test", "--seed", "1", "2"]
-    outcome = trained(
-        *words, "--save_topk", "--group_by", "user_activity", "--beyond_accuracy", "--tensorboard", "false"
-    )
+    outcome = trained(*words, "--save_topk", "--group_by", "user_activity", "--beyond_accuracy", "--tracker", "null")
     left_out = "warning: no_test: group_by, beyond_accuracy, save_topk are of the test split and left out"
     assert left_out in outcome.out
     assert "validation only (no_test): no test score was computed" in outcome.out

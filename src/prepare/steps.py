@@ -69,7 +69,7 @@ class Steps:
         }
         splitting = {"kind": o.split, "ratios": o.ratios, "few": o.few, "least": o.least}
         if o.split == "mmrec":  # nothing else draws
-            splitting["seed"] = o.seed or 0
+            splitting |= {"seed": o.seed or 0, "splits": o.splits}
         steps = [
             Step("read", self.read, [path], [table], parameters=reading),
             Step("filter", self.filter, [table], [filtered, self.user_map, self.item_map], parameters=cleaning),
@@ -154,8 +154,12 @@ class Steps:
     def split(self, progress: ProgressBar) -> dict[str, Any]:
         o = self.o
         table = interactions.load(self.work / "filtered.npz")
-        labels = splits.split(table, o.split, o.seed or 0, o.ratios, o.few, o.least)
-        interactions.write_inter(self.inter, table, labels)
+        first = o.seed or 0
+        drawn = [
+            splits.split(table, o.split, seed, o.ratios, o.few, o.least) for seed in range(first, first + o.splits)
+        ]
+        interactions.write_inter(self.inter, table, drawn)
+        labels = drawn[0]
         counts = counts_of(table.users, table.items, labels)
         trained = np.zeros(counts["users"], dtype=bool)
         trained[table.users[labels == splits.TRAIN]] = True

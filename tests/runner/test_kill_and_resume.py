@@ -44,14 +44,17 @@ KILLED = -signal.SIGKILL
 # Everything that a resumed run has to take up: the schedule, the patience, evaluations every other epoch, clipping,
 # the moving average.
 COMMON = "-d toy --epochs 7 --learning_rate 0.02 --learning_rate_scheduler 0.8 2 --eval_step 2 --stopping_step 1"
-LIGHTGCN = f"-m LightGCN {COMMON} --clip_grad_norm 0.5 --train_batch_size 64 --save_topk --group_by user_activity"
+LIGHTGCN = (
+    f"-m LightGCN {COMMON} --clip_grad_norm 0.5 --train_batch_size 64 --save_topk --group_by user_activity "
+    "--training_neg_sample_num 3 --neg_sampling popularity"
+)
 LONG = "-m LightGCN -d toy --epochs 60 --stopping_step 60 --learning_rate 0.01"
 # Name to the words of a command and those that are added to take it up again.
 COMMANDS = {
     "LightGCN": (LIGHTGCN, "--resume"),
     "GTC": (
         f"-m GTC {COMMON} --noise_steps 20 --denoiser_widths 8 --embedding_size 8 --learner adamw --weight_decay 0.01 "
-        "--weight_average 0.9",
+        "--weight_average 0.9 --refit",
         "--resume",
     ),
     "options": (
