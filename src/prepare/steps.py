@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from audit.dataset_description import describe
+from audit.published_splits import counts_of, recognise
 from prepare import interactions, splits
 from prepare.content import feature_files
 from prepare.content.encode import encode
@@ -20,12 +22,10 @@ from prepare.content.encoder_registry import BadContent
 from prepare.content.images import check_library, file_rows, find_images, image_of
 from prepare.content.item_file import stored_items, write_items
 from prepare.content.store import FILE, ContentStore, compact
-from prepare.dataset_description import describe
 from prepare.download import download_all
 from prepare.lines import NOT_KEPT, Reading, Tally
 from prepare.options import Inputs, PrepareOptions
 from prepare.pipeline import Pipeline, Step
-from prepare.published_splits import counts_of, recognise
 from prepare.sources.source import Item
 from utils.config.request import Request, resolve
 from utils.data.loading import load_dataset
