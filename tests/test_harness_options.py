@@ -208,7 +208,7 @@ def test_a_study_may_leave_the_test_out(own, tmp_path):
         "name": "search", "datasets": ["toy"], "seeds": [1, 2], "settings": settings, "entries": entries,
         "reference": "BPR", "report": {"metrics": ["recall@10", "ndcg@10"], "figures": ["convergence", "ablation", "cost"]},
     }))  # fmt: skip
-    outcome = trained("study", study, "--workers", "1", *own)
+    outcome = trained("study", study, "--workers", "0", *own)
     report = tmp_path / "runs" / "studies" / "search" / "report"
     page = (report / "report.md").read_text()
     assert "Validation results (no_test: no test score was computed)" in page
@@ -225,7 +225,7 @@ def test_a_study_may_leave_the_test_out(own, tmp_path):
     study.write_text(yaml.safe_dump({
         "name": "mixed", "datasets": ["toy"], "seeds": [1], "settings": settings, "entries": entries,
     }))  # fmt: skip
-    mixed = run_here("study", study, "--workers", "1", *own)
+    mixed = run_here("study", study, "--workers", "0", *own)
     assert mixed.code == 2
     assert re.search(
         r"error: these runs cannot stand in one table: test score: computed \(.*\) but left out \(", mixed.err
