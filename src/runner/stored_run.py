@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from common.abstract_recommender import GeneralRecommender
 from common.scorers import Scorers, ScorerWeights
-from runner.quick_start import build_model, pick_device
+from runner.quick_start import build_model, pick_device, refits
 from runner.registry import class_of, model_keys, model_name, plugin_of
 from utils.config.configuration import Config
 from utils.config.layers import config_from_values
 from utils.config.yaml_files import read_yaml
-from utils.data.dataset import SPLITS, Dataset
+from utils.data.dataset import Dataset, Split
 from utils.data.id_mapping import Names, original_ids
 from utils.data.loading import load_dataset
 from utils.errors import UserError
@@ -30,7 +30,6 @@ from utils.runs.run_folder import RunFolder, read_torch
 BLOCK = 256  # users scored at a time
 LARGE_BLOCK = 1024  # where scoring is slow to start
 CHECKED_USERS = 64  # whose scores are compared with the products of embeddings
-HIDDEN = {"train": ("train",), "all": SPLITS}  # interactions that are not recommended
 
 Ranked = tuple[int, list[int], list[float]]  # a user or an item, its best items, and their values
 
@@ -63,6 +62,7 @@ class StoredRun:
     model: GeneralRecommender
     device: torch.device
     scorers: Scorers
+    splits: dict[str, Split]  # of the data set, whatever the model was trained on
 
     @classmethod
     def open(cls, folder: Path, data_path: str | None = None, device: str | None = None) -> StoredRun:
@@ -83,7 +83,7 @@ class StoredRun:
             there = {name: file for name, file in config["modalities"].items() if name in trained_on}
             config = replace(config, entries=config.entries | {"modalities": there or None})
         place = pick_device(config["device"])
-        path = folder / "checkpoint.pt"
+        path = folder / ("refit/checkpoint.pt" if refits(config) else "checkpoint.pt")
         if not path.is_file():
             raise UserError(
                 f"{folder}: no checkpoint.pt: the run is not through its first evaluation; --resume continues it"
@@ -95,6 +95,8 @@ class StoredRun:
                 f"{folder}: '{config.dataset}' in {config['data_path']} is not the data that this run trained on; "
                 "--data_path names another folder"
             )
+        splits = dataset.splits
+        dataset = dataset.for_refit() if refits(config) else dataset
         model = build_model(config, dataset, place)
         try:
             model.load_state_dict(checkpoint["model"])
@@ -102,7 +104,7 @@ class StoredRun:
             scorers = Scorers(dataset, place, ScorerWeights.of(checkpoint.get("scorers", config)))
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not of this model ({error})".splitlines()[0]) from None
-        return cls(folder, config, dataset, model, place, scorers)
+        return cls(folder, config, dataset, model, place, scorers, splits)
 
     @cached_property
     def users(self) -> Names:
@@ -141,8 +143,11 @@ class StoredRun:
         return np.concatenate([np.zeros((0, width), np.float32), *found])
 
     def hidden(self, hide: str, pairs: Sequence[tuple[int, int]] = ()) -> sp.csr_matrix:
-        """What is not recommended [U, I], as entries that are not 0: interactions of splits, see HIDDEN, and pairs."""
-        parts = [self.dataset.splits[name] for name in HIDDEN[hide]]
+        """What is not recommended [U, I], as entries that are not 0: pairs, and the interactions that `hide` names.
+
+        "train" are those that the model was trained on, after a refit validation too; "all" are those of every split.
+        """
+        parts = [self.dataset.train, *(self.splits.values() if hide == "all" else ())]
         more = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
         users = np.concatenate([*(part.users for part in parts), more[:, 0]])
         items = np.concatenate([*(part.items for part in parts), more[:, 1]])

@@ -86,6 +86,15 @@ def test_similar_items_have_the_largest_cosines(run: Path, tmp_path: Path):
     assert outcome.out.startswith(f"item B5: {' '.join(best)}\n")
 
 
+def test_after_a_refit_all_interactions_can_be_hidden(world: Path, tmp_path: Path):
+    (folder,) = trained("-m", "BPR", "-d", "named", *places(world), *FEW, "--refit").folders
+    for hide, labels in (("train", {0, 1}), ("all", {0, 1, 2})):
+        words = ["--users", "U3", "--k", N_ITEMS, "--hide", hide, "--output", tmp_path / "best.tsv"]
+        trained("recommend", folder, *words)
+        has = {f"B{item}" for user, item, label in toy_rows() if user == 3 and label in labels}
+        assert set(lists_of(tmp_path / "best.tsv")["U3"]) == {f"B{i}" for i in range(N_ITEMS)} - has
+
+
 @pytest.mark.parametrize("kind", ["npz", "parquet", "safetensors"])
 def test_exported_embeddings_give_the_scores(kind: str, run: Path, tmp_path: Path):
     library = {"parquet": "pyarrow.parquet", "safetensors": "safetensors.numpy"}.get(kind)
