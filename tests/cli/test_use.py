@@ -163,6 +163,21 @@ def test_new_items_are_ranked_by_their_features(run: Path, world: Path, tmp_path
     ]
 
 
+def test_warm_and_cold_items_are_ranked_apart(tmp_path: Path):
+    rows = [(user, item, 2 if item < 5 else label) for user, item, label in toy_rows()]
+    write_dataset(tmp_path / "data" / "toy", rows)
+    (folder,) = trained("-m", "MostPop", "-d", "toy", *places(tmp_path), "--group_by", "cold_items").folders
+    metrics = json.loads((folder / "metrics.json").read_text())
+    groups = metrics["groups"]["cold_items"]
+    assert {name: group["n_items"] for name, group in groups.items()} == {
+        "all": N_ITEMS,
+        "warm": N_ITEMS - 5,
+        "cold": 5,
+    }
+    assert groups["all"]["recall@5"] == metrics["test"]["recall@5"] < groups["warm"]["recall@5"] < 1
+    assert groups["cold"]["recall@5"] == 1, "five cold items among five"
+
+
 # docs/use.md
 
 
