@@ -20,6 +20,8 @@ COMMANDS = {
     "recommend": "the best items of users, by a finished run",
     "study": "run the trials of a study file and write its report",
     "report": "write the report of a study again",
+    "board": "all runs and studies on one HTML page",
+    "serve": "answer over HTTP from a finished run",
     "generate": "generate a data set of any size",
     "prepare": "make a data set from raw files",
     "convert": "convert data sets from and to the formats of other frameworks",
