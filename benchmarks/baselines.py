@@ -1,7 +1,7 @@
 """Seconds per training epoch and per evaluation of every model, and large data within memory.
 
     python benchmarks/baselines.py --data_path DIR [-d tiktok] [--models GTC FREEDOM ...] [--rounds 3]
-    python benchmarks/baselines.py --large [--models FREEDOM MGCN BM3 DRAGON]
+    python benchmarks/baselines.py --large [--models FREEDOM MGCN BM3 DRAGON] [--features 64]
 
 The first prints, for each model, its default settings' training epoch (batches, steps and per-epoch work) and evaluation of
 the validation split beside LightGCN's, both taking turns in a process of their own. The second builds each model on
@@ -73,7 +73,11 @@ def settings(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """What the benchmark sets besides the model's defaults."""
     own = {"cache_dir": arguments.cache, "device": "cpu"}
     if arguments.large:
-        own["synthetic"] = vars(SIZES["elec"])
+        own["synthetic"] = vars(SIZES["elec"]) | (
+            {"feature_dims": dict.fromkeys(SIZES["elec"].feature_dims, arguments.features)}
+            if arguments.features
+            else {}
+        )
         fields = getattr(model_class(model).settings, "__dataclass_fields__", {})
         return own | ({"train_features": False} if "train_features" in fields else {})
     return own | {"data_path": arguments.data_path}
@@ -127,6 +131,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--features", type=int, help="of each modality, with --large; without: as Elec has them")
     parser.add_argument("--cache", help=argparse.SUPPRESS)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

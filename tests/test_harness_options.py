@@ -152,9 +152,7 @@ def test_weights_in_a_checkpoint_that_are_none_are_one_line(damage, own):
 def test_nothing_is_said_or_stored_of_the_test(own, tmp_path):
     """Everything that the runs leave behind, and what they print, is searched for a test score."""
     words = ["-m", "LightGCN", "MostPop", "-d", "toy", *FEW, *own, "--no_test", "--seed", "1", "2"]
-    outcome = trained(
-        *words, "--save_topk", "--group_by", "user_activity", "--beyond_accuracy", "--tensorboard", "false"
-    )
+    outcome = trained(*words, "--save_topk", "--group_by", "user_activity", "--beyond_accuracy", "--tracker", "null")
     left_out = "warning: no_test: group_by, beyond_accuracy, save_topk are of the test split and left out"
     assert left_out in outcome.out
     assert "validation only (no_test): no test score was computed" in outcome.out
@@ -210,7 +208,7 @@ def test_a_study_may_leave_the_test_out(own, tmp_path):
         "name": "search", "datasets": ["toy"], "seeds": [1, 2], "settings": settings, "entries": entries,
         "reference": "BPR", "report": {"metrics": ["recall@10", "ndcg@10"], "figures": ["convergence", "ablation", "cost"]},
     }))  # fmt: skip
-    outcome = trained("study", study, "--workers", "1", *own)
+    outcome = trained("study", study, "--workers", "0", *own)
     report = tmp_path / "runs" / "studies" / "search" / "report"
     page = (report / "report.md").read_text()
     assert "Validation results (no_test: no test score was computed)" in page
@@ -227,7 +225,7 @@ def test_a_study_may_leave_the_test_out(own, tmp_path):
     study.write_text(yaml.safe_dump({
         "name": "mixed", "datasets": ["toy"], "seeds": [1], "settings": settings, "entries": entries,
     }))  # fmt: skip
-    mixed = run_here("study", study, "--workers", "1", *own)
+    mixed = run_here("study", study, "--workers", "0", *own)
     assert mixed.code == 2
     assert re.search(
         r"error: these runs cannot stand in one table: test score: computed \(.*\) but left out \(", mixed.err

@@ -37,7 +37,7 @@ def run(words: Sequence[str]) -> int:
     overrides = {"data_path": [options.data_path]} if options.data_path else {}
     resolve(Request(["describe"], [options.name], overrides), {"describe": None})  # mistakes, before all imports
 
-    from prepare.dataset_description import describe, plot_degrees
+    from audit.dataset_description import describe, plot_degrees
     from prepare.file_tools import make_named_folder
 
     description = describe(folder, options.name)

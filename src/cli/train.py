@@ -14,7 +14,7 @@ from runner.registry import available_models, model_keys, model_name
 from utils.config.layers import DEVICE_KEYS, FEATURE_FILE_ALIASES
 from utils.config.request import Request, data_folder, resolve
 from utils.config.schema import Key, keys_of, setting
-from utils.config.settings import NOT_OFFERED, SETTINGS
+from utils.config.settings import NOT_OFFERED, REPLACED, SETTINGS
 from utils.config.yaml_files import read_yaml
 from utils.errors import UserError
 from utils.paths import CONFIGS
@@ -110,7 +110,7 @@ def _parser(request: Request | None = None) -> Parser:
             keys = [key for key in _own_keys(name, request).values() if key.name not in plugin_keys()]
             own = values | (read_yaml(path, str(path)) if path else {})
             parser.add_keys(keys, own, f"keys of {name}")
-        parser.add_silent([*DEVICE_KEYS, *FEATURE_FILE_ALIASES, *NOT_OFFERED])
+        parser.add_silent([*DEVICE_KEYS, *FEATURE_FILE_ALIASES, *REPLACED, *NOT_OFFERED])
     return parser
 
 
@@ -168,7 +168,7 @@ def _take_keys(request: Request, given: Given) -> list[str]:
     by_name = {name: key for key in keys for name in (key.name, *key.field.metadata["alias"])}
     for name, words in given.values.items():
         key = by_name.get(name)
-        if not words and key is not None and key.type is bool:
+        if not words and (name in REPLACED or (key is not None and key.type is bool)):
             request.overrides[name] = [True]
         elif not words:
             problems.append(f"--{name}: a value is missing")

@@ -119,7 +119,7 @@ class Trainer:
         config: the settings of the run.
         model: on its device.
         loader: training batches.
-        validator: evaluates the validation split.
+        validator: evaluates the validation split; None: there is none, and every epoch is trained.
         folder: of the run.
         progress: called as progress(epoch, share of the epoch done, what to show).
         analyse: gives more columns for the model at each evaluation; it must neither change it nor draw.
@@ -134,7 +134,7 @@ class Trainer:
         config: Config,
         model: GeneralRecommender,
         loader: TrainLoader,
-        validator: TopKEvaluator,
+        validator: TopKEvaluator | None,
         folder: RunFolder,
         progress: Progress,
         analyse: Analyse | None = None,
@@ -172,9 +172,9 @@ class Trainer:
                 self.scheduler.step()
             middle = time.perf_counter()
             row["train_seconds"] = middle - start
-            if (state.epoch + 1) % self.eval_step == 0:
+            if self.validator and (state.epoch + 1) % self.eval_step == 0:
                 with self.average.in_place() if self.average else nullcontext():
-                    row |= self._validate()
+                    row |= self._validate(self.validator)
                     row["eval_seconds"] = time.perf_counter() - middle
                     state.eval_seconds += row["eval_seconds"]
                     row |= self.analyse(self.model) if self.analyse else {}
@@ -236,8 +236,8 @@ class Trainer:
             where = f"epoch {self.state.epoch + 1}, step {first_step + step + 1}"
             raise Diverged(f"{where}: loss term '{names[term]}' is {values[step, term]}")
 
-    def _validate(self) -> dict[str, float]:
-        means = self.evaluate(self.validator).means()
+    def _validate(self, validator: TopKEvaluator) -> dict[str, float]:
+        means = self.evaluate(validator).means()
         if self.state.stopping.update(means[self.valid_metric], self.state.epoch + 1):
             content = {"epoch": self.state.epoch + 1, "model": on_cpu(self.model.state_dict())}
             write_torch(self.folder.file("checkpoint.pt"), content)
@@ -268,6 +268,15 @@ class Trainer:
         best = read_torch(self.folder.file("checkpoint.pt"))
         self.model.load_state_dict(best["model"])
         return int(best["epoch"])
+
+    def keep_last(self) -> None:
+        """Makes the last weights those of the run and of `checkpoint.pt`, averaged where that is asked for."""
+        with self.average.in_place() if self.average else nullcontext():
+            weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(weights)
+        content = {"epoch": self.state.epoch, "model": on_cpu(weights)}
+        content |= {"scorers": self.scorers.weights.values()} if self.scorers else {}
+        write_torch(self.folder.file("checkpoint.pt"), content)
 
     def calibrate(self, epoch: int, validator: TopKEvaluator) -> dict[str, Any]:
         """Tunes the weights of the scorers by validation; what is chosen is used from here on and kept in the checkpoint.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prepare.lines import Tally
+from utils.data.dataset import split_column
 from utils.errors import UserError
 from utils.files import atomic_file
 
@@ -237,15 +238,15 @@ def write_mapping(path: Path, ids: Sequence[str], field: str) -> None:
         file.write(text.getvalue().encode())
 
 
-def write_inter(path: Path, table: Interactions, labels: NDArray[np.int8]) -> None:
-    """Writes NAME.inter, rows by user, then split, then item."""
-    order = np.lexsort((table.items, labels, table.users))
+def write_inter(path: Path, table: Interactions, splits: Sequence[NDArray[np.int8]]) -> None:
+    """Writes NAME.inter with a column for each split: x_label, x_label_2...; rows by user, then first split, then item."""
+    order = np.lexsort((table.items, splits[0], table.users))
     columns: dict[str, list[Any]] = {"userID": table.users[order].tolist(), "itemID": table.items[order].tolist()}
     if table.ratings is not None:
         columns["rating"] = [f"{rating:g}" for rating in table.ratings[order].tolist()]
     if table.times is not None:
         columns["timestamp"] = table.times[order].tolist()
-    columns["x_label"] = labels[order].tolist()
+    columns |= {split_column("x_label", number): labels[order].tolist() for number, labels in enumerate(splits)}
     with atomic_file(path) as file:
         file.write(("\t".join(columns) + "\n").encode())
         for row in zip(*columns.values(), strict=True):

@@ -11,13 +11,13 @@ from typing import Any, ClassVar, TypeVar
 from prepare.content.encoder_registry import check_spec
 from prepare.sources import own
 from prepare.sources.own import OWN, TEXTS
-from prepare.sources.separated import KNOWN_COLUMNS
 from prepare.sources.source import Source, published_source, source_names
 from prepare.splits import FEWEST, KINDS
 from utils.config.request import Request, data_folder
 from utils.config.schema import check_value, keys_of, setting
 from utils.config.yaml_files import parse_yaml, read_yaml
 from utils.data.dataset import SPLITS
+from utils.data.interaction_file import KNOWN_COLUMNS
 from utils.errors import UserError, nearest
 
 STEMS = {"visual": "image", "textual": "text", "acoustic": "audio"}  # modality to the beginning of its file's name
@@ -92,6 +92,8 @@ class PrepareOptions(CheckedOptions):
                                  default=None, low=0)  # fmt: skip
     split: str = setting("how interactions are split", default="mmrec", choices=KINDS)
     seed: int | None = setting("of the split mmrec (default 0)", default=None, low=0)
+    splits: int = setting("how many splits mmrec draws, with this seed and those after it; each is a column",
+                          default=1, low=1)  # fmt: skip
     ratios: list[float] = setting("shares of train, validation, test", default=[0.8, 0.1, 0.1], above=0)
     few: int = setting("users with fewer rows hold out one each for validation and test", default=10, low=FEWEST)
     least: int = setting("users with fewer rows stay in training", default=FEWEST, low=FEWEST)
@@ -126,6 +128,10 @@ class PrepareOptions(CheckedOptions):
             problems.append(f"prepare: --ratios: expected three shares above 0 whose sum is 1, got {self.ratios}")
         if self.split != "mmrec" and self.seed is not None:
             problems.append(f"prepare: --seed: the split {self.split} draws nothing; leave it out")
+        if self.split != "mmrec" and self.splits > 1:
+            problems.append(
+                f"prepare: --splits: the split {self.split} draws nothing, so there is one of it; leave it out"
+            )
         problems += [
             f"prepare: --features: '{stem}' cannot name a modality; expected letters, digits and _"
             for stem in self.features

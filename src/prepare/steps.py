@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from audit.dataset_description import describe
+from audit.published_splits import counts_of, recognise
 from prepare import interactions, splits
 from prepare.content import feature_files
 from prepare.content.encode import encode
@@ -20,12 +22,10 @@ from prepare.content.encoder_registry import BadContent
 from prepare.content.images import check_library, file_rows, find_images, image_of
 from prepare.content.item_file import stored_items, write_items
 from prepare.content.store import FILE, ContentStore, compact
-from prepare.dataset_description import describe
 from prepare.download import download_all
 from prepare.lines import NOT_KEPT, Reading, Tally
 from prepare.options import Inputs, PrepareOptions
 from prepare.pipeline import Pipeline, Step
-from prepare.published_splits import counts_of, recognise
 from prepare.sources.source import Item
 from utils.config.request import Request, resolve
 from utils.data.loading import load_dataset
@@ -69,7 +69,7 @@ class Steps:
         }
         splitting = {"kind": o.split, "ratios": o.ratios, "few": o.few, "least": o.least}
         if o.split == "mmrec":  # nothing else draws
-            splitting["seed"] = o.seed or 0
+            splitting |= {"seed": o.seed or 0, "splits": o.splits}
         steps = [
             Step("read", self.read, [path], [table], parameters=reading),
             Step("filter", self.filter, [table], [filtered, self.user_map, self.item_map], parameters=cleaning),
@@ -154,8 +154,12 @@ class Steps:
     def split(self, progress: ProgressBar) -> dict[str, Any]:
         o = self.o
         table = interactions.load(self.work / "filtered.npz")
-        labels = splits.split(table, o.split, o.seed or 0, o.ratios, o.few, o.least)
-        interactions.write_inter(self.inter, table, labels)
+        first = o.seed or 0
+        drawn = [
+            splits.split(table, o.split, seed, o.ratios, o.few, o.least) for seed in range(first, first + o.splits)
+        ]
+        interactions.write_inter(self.inter, table, drawn)
+        labels = drawn[0]
         counts = counts_of(table.users, table.items, labels)
         trained = np.zeros(counts["users"], dtype=bool)
         trained[table.users[labels == splits.TRAIN]] = True

@@ -13,7 +13,7 @@ from prepare.file_tools import read_json
 from prepare.lines import tally_lines
 from prepare.options import Inputs, PrepareOptions
 from prepare.pipeline import Hashes
-from utils.data.dataset import SPLITS
+from utils.data.dataset import SPLITS, split_column
 from utils.files import write_json
 from utils.paths import SOURCE
 
@@ -86,6 +86,9 @@ def report(options: PrepareOptions, inputs: Inputs, records: Records) -> list[st
     lines.append(f"split {options.split}: {split['rows']:,} rows = {parts}; {sizes}")
     if n := split["users_without_training_rows"]:
         lines.append(f"  {n:,} users have no training row; runs leave their rows out")
+    if options.splits > 1:
+        others = " ".join(split_column("x_label", number) for number in range(1, options.splits))
+        lines.append(f"  further splits of these rows, each for runs with --split_field: {others}")
     lines.append(f"  {split['published'] or 'no published split has these counts'}")
     if items := found.get("items"):
         lines += tally_lines(items["tally"])
@@ -93,6 +96,12 @@ def report(options: PrepareOptions, inputs: Inputs, records: Records) -> list[st
             f"texts: {items['items']:,} items = {items['with_text']:,} with text + {items['without_text']:,} with an entry "
             f"but no text + {items['without_entry']:,} without entry"
         )
+        lines += [
+            f"warning: {entry['count']:,} of {items['with_text'] + items['without_text']:,} texts are "
+            f"{reason.removeprefix('kept, ')} (first: {entry['example']})"
+            for reason, entry in items["tally"]["notes"].items()
+            if "empty column" in reason
+        ]
         if items["without_entry"]:
             lines.append(f"  without entry: {', '.join(items['first_without_entry'])}, ...")
     if fetched := found.get("fetch"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ class Row:
     """One line of a comparison: a grid point of a model on a data set, over its seeds.
 
     Attributes:
-        settings: the settings that vary in this grid, but for the seed.
+        settings: the settings that vary in this grid, but for the seed and the split.
+        splits: columns of the splits that the runs are of; their runs are pooled as those of seeds are.
         valid, test: metric to one value per seed; empty if no seed finished, and `test` of runs with no_test.
         folders: of its runs.
         note: what it has beside its paper or unlike the other rows, in words.
@@ -40,6 +41,7 @@ class Row:
     selected: bool = False
     folders: tuple[Path, ...] = ()
     note: str = ""
+    splits: tuple[str, ...] = ()
 
     def of(self, split: str) -> dict[str, list[float]]:
         """Metrics of a split, valid or test."""
@@ -61,7 +63,8 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         config = result.config
-        groups.setdefault((config.dataset, config.model, identity(config)), []).append(result)
+        pooled = replace(config, entries=config.entries | {"split_field": ""})
+        groups.setdefault((config.dataset, config.model, identity(pooled)), []).append(result)
     rows = []
     rules: dict[str, list[list[str]]] = {}  # data set to what its rows have unlike each other, in their order
     for dataset in dict.fromkeys(dataset for dataset, _, _ in groups):
@@ -74,7 +77,7 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
             Row(
                 dataset,
                 model,
-                {axis: config[axis] for axis in config.axes if axis != "seed"},
+                {axis: config[axis] for axis in config.axes if axis not in ("seed", "split_field")},
                 config["valid_metric"].lower(),
                 [run.config["seed"] for run in runs],
                 {name: [m["valid"][name] for m in good] for name in (good[0]["valid"] if good else ())},
@@ -86,6 +89,7 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
                 note=note_of(
                     extras(config, [m["calibration"] for m in good if m.get("calibration")]), rules[dataset].pop(0)
                 ),
+                splits=tuple(dict.fromkeys(run.config["split_field"] for run in runs)),
             )
         )
     for dataset, model in dict.fromkeys((row.dataset, row.model) for row in rows):
@@ -110,6 +114,7 @@ def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "selected": row.selected,
             "note": row.note,
             "seeds": " ".join(map(str, row.seeds)),
+            "splits": " ".join(row.splits),
             "diverged": row.failed,
             "best_epoch": " ".join(map(str, row.best_epochs)),
             "seconds": round(row.seconds, 2),
@@ -166,6 +171,8 @@ def to_cells(rows: Sequence[Row]) -> list[list[str]]:
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """What the marks of `to_cells` stand for, and whether there is no test score: a line each."""
     lines = [f"[{number}] {note}" for note, number in numbered(row.note for row in rows).items()]
+    pooled = dict.fromkeys(row.splits for row in rows if len(row.splits) > 1)
+    lines += [f"mean ± standard deviation over seeds and {len(each)} splits: {', '.join(each)}" for each in pooled]
     if not any(row.test or row.failed for row in rows):
         lines.append("validation only (no_test): no test score was computed")
     return lines

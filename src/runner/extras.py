@@ -34,6 +34,12 @@ def extras(config: Mapping[str, Any], calibrations: Sequence[Mapping[str, Any]] 
         words.append(f"mirror_gradient ({', '.join(f'{k} {v:g}' for k, v in config['mirror_gradient'].items())})")
     if config.get("initialization") == "spectral":
         words.append(f"initialization spectral (power {config['initialization_power']:g})")
+    if (number := config.get("training_neg_sample_num") or 1) > 1:
+        words.append(f"{number} negatives per positive")
+    if config.get("neg_sampling", "uniform") != "uniform":
+        words.append(f"negatives by {config['neg_sampling']}")
+    if config.get("refit") and not config.get("no_test"):
+        words.append("test of a refit on train and validation, which has no validation of its own")
     if config.get("amp"):
         words.append("amp")
     return words

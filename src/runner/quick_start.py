@@ -6,7 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ from utils.data.id_mapping import original_ids
 from utils.data.loading import load_dataset
 from utils.errors import UserError
 from utils.evaluation.beyond_accuracy import beyond_accuracy
-from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
-from utils.files import write_bytes, write_json
+from utils.evaluation.by_item import per_item
+from utils.evaluation.groups import evaluate_groups
+from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator
+from utils.files import make_folder, write_bytes, write_json
 from utils.memory import keep_freed_memory
 from utils.runs.run_folder import RunFolder, manifest, peak_memory_bytes, write_topk
-from utils.runs.tracking import Scalars, writer_class
+from utils.runs.tracking import Scalars, library
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class DatasetShelf:
         return self.dataset
 
 
+DEFAULTS = "overall.yaml"
 CALIBRATION_USERS = 10_000  # the most by whom settings of evaluation are chosen
 
 _DATA_KEYS = (
@@ -86,6 +89,12 @@ def pick_device(word: str) -> torch.device:
     return device
 
 
+def cutoffs(config: Config, dataset: Dataset) -> list[int]:
+    """The cut-offs K of a run: of the default those that the data set has items for, else all."""
+    fitting = [k for k in config["topk"] if k <= dataset.n_items]
+    return fitting if config.sources["topk"] == DEFAULTS else list(config["topk"])
+
+
 def make_evaluator(
     config: Config, dataset: Dataset, split: str, device: torch.device, most_users: int | None = None
 ) -> TopKEvaluator:
@@ -95,12 +104,26 @@ def make_evaluator(
         dataset,
         split,
         config["metrics"],
-        config["topk"],
+        cutoffs(config, dataset),
         config["protocol"],
         config["eval_batch_size"],
         device,
         most_users,
         {metric: weights_of(metric)} if is_sum(metric) else None,
+    )
+
+
+def make_loader(config: Config, dataset: Dataset, model: GeneralRecommender, device: torch.device) -> TrainLoader:
+    """The training batches that a model takes under the settings of a run."""
+    return TrainLoader(
+        dataset,
+        config["train_batch_size"],
+        config["seed"],
+        device,
+        model.needs_negatives,
+        model.batches_by_user,
+        config["training_neg_sample_num"],
+        config["neg_sampling"],
     )
 
 
@@ -116,7 +139,8 @@ def build_model(config: Config, dataset: Dataset, device: torch.device) -> Gener
 def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress, resume: bool = False) -> Result:
     """Trains, picks the best epoch by validation, tests once from its checkpoint, and writes the run folder.
 
-    With `no_test` nothing is computed from the test split.
+    With `refit` the test is of a model trained on train and validation, for as many epochs as validation picked. With
+    `no_test` nothing is computed from the test split.
 
     Raises:
         UserError: if the data do not fit the settings or, on resuming, are not those of the run.
@@ -130,8 +154,8 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
     record["versions"] |= _imported_code(
         config.model, config["plugin"], f"{config['plugin_sha256']} {config['plugin_modules']}"
     )
-    if config["tensorboard"]:
-        writer_class()
+    if config["tracker"]:
+        library(config["tracker"])
     if resume:
         check_resumable(folder, dataset)
     folder.lock()
@@ -142,20 +166,33 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
         model = build_model(config, dataset, device)
         if config["compile"]:
             compile_dense_methods(model, device)
-        loader = TrainLoader(
-            dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives, model.batches_by_user
-        )
+        loader = make_loader(config, dataset, model, device)
         analyses = Analyses(config["analyses"], dataset.splits["valid"]) if config["analyses"] else None
         validator = make_evaluator(config, dataset, "valid", device)
         scorers = Scorers(dataset, device, ScorerWeights.of(config))
         trainer = Trainer(config, model, loader, validator, folder, progress, analyses, scorers)
-        if resume:
-            trainer.resume()
+        done = trainer.state.epoch if resume and trainer.resume() else -1
         progress(trainer.state.epoch, 0.0, {})
         metrics: dict[str, Any] = {"status": "finished", "valid": None, "test": None, "best_epoch": None}
         trainer.record = scalars = _scalars(config, folder, trainer.state.epoch)
+        state, evaluations = trainer.state, {}
         try:
             trainer.fit()
+            metrics["best_epoch"] = trainer.restore_best()
+            if config["calibration"]:
+                some = make_evaluator(config, dataset, "valid", device, CALIBRATION_USERS)
+                metrics["calibration"] = trainer.calibrate(metrics["best_epoch"], some)
+            evaluations["valid"] = trainer.evaluate(validator)
+            tested = dataset
+            if refits(config):
+                tested = dataset.for_refit()
+                trainer = _refit(config, tested, trainer, metrics["best_epoch"], resume=done == state.epoch)
+                metrics["refit"] = {"epochs": trainer.state.epoch, "interactions": len(tested.train)}
+                # Ranked for the same test; what it was trained on is masked, validation too.
+                tested = replace(tested, splits=tested.splits | {"test": dataset.splits["test"]})
+            if not config["no_test"]:
+                evaluations["test"] = trainer.evaluate(make_evaluator(config, tested, "test", device))
+                metrics |= _of_test(config, dataset, folder, evaluations["test"])
         except Diverged as error:
             metrics |= {"status": "diverged", "error": str(error)}
         finally:
@@ -163,17 +200,8 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
                 scalars.close()
         if analyses and analyses.note:
             metrics["note"] = analyses.note
-        state = trainer.state
         metrics |= {"epochs": state.epoch, "valid_metric": trainer.valid_metric}
         if metrics["status"] == "finished":
-            metrics["best_epoch"] = trainer.restore_best()
-            if config["calibration"]:
-                some = make_evaluator(config, dataset, "valid", device, CALIBRATION_USERS)
-                metrics["calibration"] = trainer.calibrate(metrics["best_epoch"], some)
-            evaluations = {"valid": trainer.evaluate(trainer.validator)}
-            if not config["no_test"]:
-                evaluations["test"] = trainer.evaluate(make_evaluator(config, dataset, "test", device))
-                metrics |= _of_test(config, dataset, folder, evaluations["test"])
             metrics |= {split: evaluation.means() for split, evaluation in evaluations.items()}
             _write_per_user(folder, evaluations)
         epochs = max(state.epoch, 1)
@@ -184,21 +212,69 @@ def run(config: Config, folder: RunFolder, dataset: Dataset, progress: Progress,
                 "train_per_epoch": state.train_seconds / epochs,
                 "evaluation": state.eval_seconds / max(state.epoch // trainer.eval_step, 1),
                 "last_session": time.perf_counter() - start,
-                "total": state.train_seconds + state.eval_seconds,
+                "total": state.train_seconds
+                + state.eval_seconds
+                + (trainer.state.train_seconds if refits(config) else 0),
             },
             "peak_memory_bytes": peak_memory_bytes(device),
         }
         metrics["seconds"] = record["seconds"]["total"]
         write_json(folder.file("manifest.json"), record)
         write_json(folder.file("metrics.json"), metrics)
-        folder.file("last.pt").unlink(missing_ok=True)
+        for left in folder.path.rglob("last.pt"):
+            left.unlink()
     finally:
         folder.unlock()
     return Result(config, metrics, folder.path)
 
 
+def refits(config: Config) -> bool:
+    """Whether the test of a run is of a model trained on train and validation; without a test there is none."""
+    return bool(config["refit"] and not config["no_test"])
+
+
+def _refit(config: Config, dataset: Dataset, picked: Trainer, epochs: int, resume: bool) -> Trainer:
+    """Trains the model anew on train and validation, with the same seed and settings, in the folder `refit` of the run.
+
+    Args:
+        dataset: as `for_refit` makes it: its graphs are of both, and it holds no test row.
+        picked: the trainer that validation has picked with; its scorers keep their weights.
+        epochs: how many.
+        resume: go on with what is there.
+
+    Raises:
+        Diverged: if it does.
+    """
+    device = picked.loader.device
+    folder = RunFolder(picked.folder.file("refit"))
+    make_folder(folder.path)
+    if not resume:
+        folder.file("last.pt").unlink(missing_ok=True)
+    model = build_model(config, dataset, device)
+    if config["compile"]:
+        compile_dense_methods(model, device)
+    loader = make_loader(config, dataset, model, device)
+    assert picked.scorers is not None
+    scorers = Scorers(dataset, device, picked.scorers.weights)
+    shorter = replace(config, entries=config.entries | {"epochs": epochs})
+    trainer = Trainer(shorter, model, loader, None, folder, picked.progress, scorers=scorers)
+    trainer.resume()
+    try:
+        trainer.fit()
+    except Diverged as error:
+        raise Diverged(f"refit: {error}") from None
+    trainer.keep_last()
+    return trainer
+
+
 def _scalars(config: Config, folder: RunFolder, done: int) -> Scalars | None:
-    return Scalars(folder.file("tensorboard"), done) if config["tensorboard"] else None
+    return Scalars(config, folder.path, done) if config["tracker"] else None
+
+
+def with_modalities(config: Config, dataset: Dataset) -> Dataset:
+    """The data set with its features where results by modality are asked for of a model that reads none."""
+    wanted = "modalities" in (config["group_by"] or ()) and not dataset.features
+    return load_dataset(config) if wanted else dataset
 
 
 def oracle_metrics(config: Config, dataset: Dataset) -> dict[str, float] | None:
@@ -242,10 +318,16 @@ def _imported_code(model: str, plugin: str | None, content: str) -> dict[str, st
 def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluation) -> dict[str, Any]:
     """What else the settings ask of the test users, for metrics.json; their best items are written."""
     found: dict[str, Any] = {}
+    dataset = with_modalities(config, dataset)
     if config["group_by"]:
         found["groups"] = evaluate_groups(test, dataset, "test", config["group_by"])
     if config["beyond_accuracy"]:
-        found["beyond"] = beyond_accuracy(test.topk, test.users, dataset.train, dataset.n_items, config["topk"])
+        found["beyond"] = beyond_accuracy(
+            test.topk, test.users, dataset.train, dataset.n_items, cutoffs(config, dataset)
+        )
+    if config["save_per_item"]:
+        columns = {"item": original_ids(config, config["item_id_field"], dataset.n_items)}
+        _write_table(folder.file("per_item.csv"), pd.DataFrame(columns | per_item(test, dataset, "test")))
     if config["save_topk"]:
         users = original_ids(config, config["user_id_field"], dataset.n_users)
         items = original_ids(config, config["item_id_field"], dataset.n_items)
@@ -259,8 +341,11 @@ def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluati
 
 def _write_per_user(folder: RunFolder, evaluations: Mapping[str, Evaluation]) -> None:
     tables = [pd.DataFrame({"split": name, "user": part.users} | part.values) for name, part in evaluations.items()]
-    text = pd.concat(tables).to_csv(None, index=False, float_format=_number, lineterminator="\n")
-    write_bytes(folder.file("per_user.csv"), text.encode())
+    _write_table(folder.file("per_user.csv"), pd.concat(tables))
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    write_bytes(path, table.to_csv(None, index=False, float_format=_number, lineterminator="\n").encode())
 
 
 def _number(value: float) -> str:

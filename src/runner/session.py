@@ -20,20 +20,23 @@ from runner.quick_start import (
     Result,
     build_model,
     check_resumable,
+    cutoffs,
     oracle_metrics,
     pick_device,
+    refits,
     run,
+    with_modalities,
 )
 from runner.registry import class_of, code_of, is_older
 from utils.config.configuration import Config
-from utils.config.valid_metric import is_sum
+from utils.config.valid_metric import is_sum, weights_of
 from utils.data.id_mapping import original_ids
 from utils.errors import UserError
 from utils.files import make_folder, write_bytes, write_csv
 from utils.memory import check_fits
 from utils.progress import ProgressBar
 from utils.runs.run_folder import RunFolder, folders_text, identity
-from utils.runs.tracking import writer_class
+from utils.runs.tracking import library
 
 
 def epoch_progress(bar: ProgressBar) -> Progress:
@@ -144,18 +147,25 @@ def check_all(
     for config, folder in reversed([*zip(configs, folders, strict=True)]):  # the first run's data set is kept
         try:
             device = pick_device(config["device"])
-            if config["tensorboard"]:
-                writer_class()
+            if config["tracker"]:
+                library(config["tracker"])
             dataset = shelf.get(config, class_of(config).needs_features)
             needed = class_of(config).memory_needed(config, dataset) | Scorers.memory_needed(config, dataset)
             check_fits(config.model, needed, device)
             if config["initialization"] == "spectral" and (key := identity(config)) not in built:
                 built.add(key)
                 build_model(config, dataset, device)  # a model without the tables is refused before anything is trained
-            if max(config["topk"]) > dataset.n_items:
+            kept, too_large = cutoffs(config, dataset), [k for k in config["topk"] if k > dataset.n_items]
+            picks = {int(name.partition("@")[2]) for name in weights_of(config["valid_metric"])}
+            if too_large and (set(too_large) & set(kept) or not picks <= set(kept)):
                 problems.append(
-                    f"topk: {max(config['topk'])} is more than the {dataset.n_items} items of '{config.dataset}'"
+                    f"topk: {max(too_large)} is more than the {dataset.n_items} items of '{config.dataset}'"
                 )
+            if refits(config) and dataset.user_graph is not None:
+                problems.append(
+                    "refit: user_graph_file holds counts of the training split alone; leave one of both out"
+                )
+            with_modalities(config, dataset)
             if "signal" in (config["group_by"] or ()) and dataset.truth is None:
                 problems.append(f"group_by: signal is known of generated data sets only, not of '{config.dataset}'")
             problems += [
@@ -164,7 +174,9 @@ def check_all(
                 for name in dataset.features
                 if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or hasattr(nn.ModuleDict, name)
             ]
-            if config["save_topk"]:  # read now, so that a mistake in a mapping file costs no training
+            if (
+                config["save_topk"] or config["save_per_item"]
+            ):  # read now, so that a mistake in a mapping file costs no training
                 original_ids(config, config["user_id_field"], dataset.n_users)
                 original_ids(config, config["item_id_field"], dataset.n_items)
             # Of a grid with many runs that cannot be continued, one is named.
@@ -175,7 +187,10 @@ def check_all(
         except UserError as error:
             problems += error.problems
             continue
-        notes = [*class_of(config).notes_on(config, dataset), *_left_out(config)]
+        notes = [*class_of(config).notes_on(config, dataset), *_without_effect(config)]
+        if too_large:
+            left = ", ".join(map(str, too_large))
+            notes.append(f"topk: {left} left out of the default: '{config.dataset}' has {dataset.n_items} items")
         for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in [*dataset.warnings, *notes])]:
             if line not in spoken:
                 spoken.add(line)
@@ -184,12 +199,23 @@ def check_all(
         raise UserError(*dict.fromkeys(problems))
 
 
-def _left_out(config: Config) -> list[str]:
-    """What a run without a test is asked for and cannot give."""
-    asked = [key for key in ("group_by", "beyond_accuracy", "save_topk") if config["no_test"] and config[key]]
-    return [f"no_test: {', '.join(asked)} {'is' if len(asked) == 1 else 'are'} of the test split and left out"] * bool(
-        asked
-    )
+def _without_effect(config: Config) -> list[str]:
+    """What a run is asked for and cannot give, a line each."""
+    lines = []
+    asked = [
+        key
+        for key in ("group_by", "beyond_accuracy", "save_topk", "save_per_item", "refit")
+        if config["no_test"] and config[key]
+    ]
+    if asked:
+        lines.append(f"no_test: {', '.join(asked)} {'is' if len(asked) == 1 else 'are'} of the test split and left out")
+    if (config["training_neg_sample_num"], config["neg_sampling"]) != (1, "uniform") and not (
+        class_of(config).needs_negatives and class_of(config).needs_training
+    ):
+        lines.append(
+            f"{config.model} takes no sampled negatives: training_neg_sample_num and neg_sampling change nothing"
+        )
+    return lines
 
 
 def _outcome(result: Result) -> str:
@@ -199,6 +225,12 @@ def _outcome(result: Result) -> str:
     name = metrics["valid_metric"]
     calibrated = f"; {tuned([metrics['calibration']])}" if metrics.get("calibration") else ""
     test = f"test {name} {metrics['test'][name]:.4f}" if metrics["test"] else "no test"
+    if refit := metrics.get("refit"):
+        epochs = f"{refit['epochs']} epoch{'s' * (refit['epochs'] > 1)}"
+        test = (
+            f"then {epochs} on train and validation ({refit['interactions']:,} interactions), without a validation of "
+            f"its own: {test}"
+        )
     return (
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: validation {name} {metrics['valid'][name]:.4f}, "
         f"{test} ({metrics['seconds']:.1f} s){calibrated}"
@@ -238,10 +270,10 @@ def _report(configs: Sequence[Config], results: Sequence[Result], rows: Sequence
 def _print_single(result: Result) -> None:
     split = "test" if result.metrics["test"] else "valid"
     means = {name: value for name, value in result.metrics[split].items() if not is_sum(name)}
-    cutoffs = sorted({int(name.partition("@")[2]) for name in means})
+    columns = sorted({int(name.partition("@")[2]) for name in means})
     names = list(dict.fromkeys(name.partition("@")[0] for name in means))
-    table = [[split, *(f"@{k}" for k in cutoffs)]]
-    table += [[name, *(f"{means[f'{name}@{k}']:.4f}" for k in cutoffs)] for name in names]
+    table = [[split, *(f"@{k}" for k in columns)]]
+    table += [[name, *(f"{means[f'{name}@{k}']:.4f}" for k in columns)] for name in names]
     print(to_text(table) + "\n")
     for grouping, groups in result.metrics.get("groups", {}).items():
         shown = [m for m in ("recall@20", "ndcg@20") if any(m in g for g in groups.values())]

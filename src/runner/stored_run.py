@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from common.abstract_recommender import GeneralRecommender
 from common.scorers import Scorers, ScorerWeights
-from runner.quick_start import build_model, pick_device
+from runner.quick_start import build_model, pick_device, refits
 from runner.registry import class_of, model_keys, model_name, plugin_of
 from utils.config.configuration import Config
 from utils.config.layers import config_from_values
@@ -86,7 +86,7 @@ class StoredRun:
             there = {name: file for name, file in config["modalities"].items() if name in trained_on}
             config = replace(config, entries=config.entries | {"modalities": there or None})
         place = pick_device(config["device"])
-        path = folder / "checkpoint.pt"
+        path = folder / ("refit/checkpoint.pt" if refits(config) else "checkpoint.pt")
         if not path.is_file():
             raise UserError(
                 f"{folder}: no checkpoint.pt: the run is not through its first evaluation; --resume continues it"
@@ -98,6 +98,7 @@ class StoredRun:
                 f"{folder}: '{config.dataset}' in {config['data_path']} is not the data that this run trained on; "
                 "--data_path names another folder"
             )
+        dataset = dataset.for_refit() if refits(config) else dataset
         model = build_model(config, dataset, place)
         try:
             model.load_state_dict(checkpoint["model"])

@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 
 from common.trainer import Trainer
-from runner.quick_start import DatasetShelf, build_model, make_evaluator, pick_device
+from runner.quick_start import DatasetShelf, build_model, make_evaluator, make_loader, pick_device
 from runner.registry import class_of
 from study.execute import How
 from study.plan import Trial
 from study.results import TrialResult, load
 from study.select import older
 from study.spec import Entry, Study
-from utils.data.dataloader import TrainLoader
 from utils.runs.run_folder import RunFolder
 
 
@@ -77,9 +76,7 @@ def _seconds_of_an_epoch(trial: Trial) -> float:
     device = pick_device(config["device"])
     dataset = DatasetShelf().get(config, class_of(config).needs_features)
     model = build_model(config, dataset, device)
-    loader = TrainLoader(
-        dataset, config["train_batch_size"], config["seed"], device, model.needs_negatives, model.batches_by_user
-    )
+    loader = make_loader(config, dataset, model, device)
     validator = make_evaluator(config, dataset, "valid", device)
     trainer = Trainer(config, model, loader, validator, RunFolder(Path(".")), lambda *_: None)
     start = time.perf_counter()

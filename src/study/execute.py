@@ -111,8 +111,8 @@ def _prepare(trial: Trial, folder: Path, how: How, code: Callable[[str, str | No
     if status in ("finished", "diverged") and how.rerun_changed and is_older(RunFolder(path).manifest(), code):
         with claimed(path) as mine:
             if mine:
-                for name in ("metrics.json", "last.pt", "checkpoint.pt"):
-                    (path / name).unlink(missing_ok=True)
+                for file in [path / "metrics.json", *path.rglob("*.pt")]:
+                    file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -160,7 +160,8 @@ def _run(trial: Trial, path: Path, shelf: DatasetShelf, keep_checkpoints: bool, 
             folder.file("last.pt").unlink(missing_ok=True)
         run(config, folder, dataset, lambda *_: watch(), resume=True)
         if not keep_checkpoints:
-            folder.file("checkpoint.pt").unlink(missing_ok=True)
+            for file in path.rglob("checkpoint.pt"):
+                file.unlink()
     except Exception as error:
         problems = error.problems if isinstance(error, UserError) else (f"{type(error).__name__}: {error}",)
         fail(path, " / ".join(problems), traceback.format_exc())

@@ -15,6 +15,7 @@ from utils.config.configuration import Config
 from utils.config.request import Request, resolve
 from utils.config.schema import Key, keys_of
 from utils.config.settings import SETTINGS
+from utils.data.dataset import split_column
 from utils.errors import UserError
 from utils.runs.run_folder import identity
 
@@ -115,8 +116,9 @@ def make_trials(
     # Once for all seeds: reading the files again for each would take minutes in a study of thousands of trials.
     searching = {"no_test": True} if study.search.no_test else {}
     trials = []
-    for seed in study.seeds:
-        changed = {"seed": seed} | (searching if seed in study.search_seeds else {})
+    for number, seed in enumerate(study.seeds):
+        changed = {"seed": seed, "split_field": split_column(first["split_field"], number % study.splits)}
+        changed |= searching if seed in study.search_seeds else {}
         config = replace(first, entries={**first.entries, **changed})
         folder = f"trials/{dataset}/{entry.slug}/{_settings_identity(config)}-s{seed}"
         trials.append(Trial(entry.label, entry.model, dataset, point, seed, folder, config))

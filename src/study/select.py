@@ -175,7 +175,8 @@ def plain(value: Any) -> str:
 def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) -> None:
     """Sees to it that runs may stand in one table.
 
-    Equal for all: protocol, code, the metric that selects; within a data set: the interactions of every split; for each
+    Equal for all: protocol, code, the metric that selects; within a data set: the interactions of every split, where seeds
+    have splits of their own those of a seed; for each
     modality the features, but for entries to which `modality_input` or `missing_share` gives others.
 
     Raises:
@@ -193,10 +194,12 @@ def refuse_mixture(results: Sequence[TrialResult], metrics: Sequence[str] = ()) 
         note("code version", manifest.get("versions", {}).get("code"), result)
         note(f"code version of {manifest.get('model')}", manifest.get("versions", {}).get("model"), result)
         note("valid_metric", result.metrics.get("valid_metric"), result)
-        inputs = replaced(settings_of(result))
+        config = settings_of(result)
+        inputs, column = replaced(config), config.get("split_field")
+        note(f"split_field of {result.dataset} with seed {result.seed}", column, result)
         for name, digest in manifest.get("hashes", {}).items():
             what = "interactions" if name in SPLITS else "features" if name in manifest.get("features", {}) else "graph"
-            suffix = f", {inputs[name]}" if name in inputs else ""
+            suffix = f", {inputs[name]}" if name in inputs else f", {column}" if name in SPLITS and column else ""
             note(f"{what} ({name}{suffix}) of {result.dataset}", digest, result)
         tested = bool(result.metrics.get("test"))
         note("test score", "computed" if tested else "left out", result)

@@ -105,6 +105,7 @@ class StudyKeys:
     name: str | None = setting("name of the study's folder; null: that of the file", default=None)
     title: str | None = setting("title of the report", default=None)
     seeds: list[int] = setting("seeds of the runs", low=0, high=2**32 - 1, default=[999])
+    splits: int = setting("splits of the data sets; seed after seed has the next of them", low=1, default=1)
     settings: dict[str, Any] | None = setting("keys of the harness or of models, for every entry", default=None)
     search: dict[str, Any] | None = setting("how the settings are searched", default=None)
     reference: str | None = setting("label of the entry that is tested against the others", default=None)
@@ -157,6 +158,7 @@ class Study:
     search: Search
     reference: str | None
     report: Report
+    splits: int = 1
 
     @property
     def search_seeds(self) -> tuple[int, ...]:
@@ -209,10 +211,13 @@ def read_study(path: Path, data_path: Path | None = None, changes: Mapping[str, 
         )
     if search.seeds is not None and search.seeds > len(seeds):
         reader.say(f"search: seeds: expected at most {len(seeds)}, as many as the study has, got {search.seeds}")
+    if keys["splits"] > len(seeds):
+        reader.say(f"splits: expected at most {len(seeds)}, as many as there are seeds, got {keys['splits']}")
     report = reader.report(keys["report"])
     if reader.problems:
         raise UserError(*reader.problems)
-    return Study(name, keys["title"] or name, datasets, tuple(seeds), entries, settings, search, reference, report)
+    title, splits = keys["title"] or name, keys["splits"]
+    return Study(name, title, datasets, tuple(seeds), entries, settings, search, reference, report, splits)
 
 
 def changed(path: Path, changes: Mapping[str, Any]) -> dict[str, Any]:

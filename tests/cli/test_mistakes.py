@@ -312,12 +312,17 @@ def with_value(value: float) -> np.ndarray:
 DATA: dict[str, tuple[Damage, str | tuple[str, ...]]] = {
     "column missing": (
         lambda f: write_inter(f / "toy.inter", [(0, 0, 0)], ("userID", "item", "label")),
-        "toy.inter: no column itemID, x_label; its columns are userID, item, label",
+        "toy.inter: no column x_label; its columns are userID, item, label",
     ),
     "id a word": (rows(("u7", 1, 0)), f"toy.inter: line {LINE}: userID is 'u7', expected an integer from 0 up"),
+    "id far from the others": (
+        rows((10**9, 1, 0)),
+        "toy.inter: an id of 1000000000; ids count from 0 without gaps; `main.py convert mmrec ",
+    ),
+    "label unknown": (rows((1, 2, 3)), f"toy.inter: line {LINE}: x_label is 3, expected 0, 1 or 2"),
     "two columns wrong": (
-        rows((-1, 2, "train")),
-        (f"line {LINE}: userID is", f"line {LINE}: x_label is 'train', expected 0, 1 or 2"),
+        rows((-1, 2, "trian")),
+        (f"line {LINE}: userID is", f"line {LINE}: x_label is 'trian', expected 0, 1 or 2"),
     ),
     "file empty": (
         raw("toy.inter", b""),

@@ -185,6 +185,25 @@ def test_another_seed_changes_the_split_alone(raw, tmp_path):
     assert manifest(tmp_path / "baby")["split"]["seed"] == 1
 
 
+def test_several_splits_are_columns_that_runs_and_tables_pool(raw, tmp_path):
+    out = prepare(tmp_path, "baby", "--raw", raw, "--seed", 4, "--splits", 3).out
+    assert "further splits of these rows, each for runs with --split_field: x_label_2 x_label_3" in out
+    table = pd.read_csv(tmp_path / "baby" / "baby.inter", sep="\t")
+    for seed, column in ((4, "x_label"), (5, "x_label_2"), (6, "x_label_3")):
+        prepare(tmp_path / column, "baby", "--raw", raw, "--seed", seed)
+        alone = pd.read_csv(tmp_path / column / "baby" / "baby.inter", sep="\t")
+        both = table.merge(alone, on=["userID", "itemID"])
+        assert len(both) == len(table) == len(alone)
+        assert (both[f"{column}_x" if column == "x_label" else column] == both.iloc[:, -1]).all()
+    words = ["-m", "MostPop", "-d", "baby", "--data_path", tmp_path, "--output_dir", tmp_path / "runs", "--quiet"]
+    outcome = trained(*words, "--topk", 5, 20, "--split_field", "x_label", "x_label_2", "x_label_3")
+    assert "mean ± standard deviation over seeds and 3 splits: x_label, x_label_2, x_label_3" in outcome.out
+    (row,) = [line for line in outcome.out.splitlines() if line.startswith("baby  ")]
+    values = [json.loads((folder / "metrics.json").read_text())["test"]["recall@20"] for folder in outcome.folders]
+    assert len(set(values)) == 3
+    assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in row
+
+
 def test_the_mean_may_fill_missing_rows(raw, tmp_path):
     prepare(tmp_path, "baby", "--raw", raw, "--fill_missing", "mean")
     for stem in ("image", "text"):
@@ -566,3 +585,4 @@ def test_columns_of_texts_with_holes_are_reported(own, tmp_path):
     )
     outcome = prepare(tmp_path, "mine", "--interactions", own / "x.csv", *OWN, "--texts", tmp_path / "t.csv")
     assert "  kept, with an empty column 'plot': 3, first line 2: item/0" in outcome.out
+    assert "warning: 3 of 25 texts are with an empty column 'plot' (first: item/0)" in outcome.out

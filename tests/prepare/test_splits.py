@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import problems_of
 
+from audit.published_splits import published_splits, recognise, split_hash
 from prepare.interactions import Interactions
-from prepare.published_splits import published_splits, recognise, split_hash
 from prepare.splits import KINDS, TEST, TRAIN, VALID, split
 
 KINDS_BY_TIME = ("chronological", "leave_one_out", "global_time")
@@ -137,7 +137,7 @@ def test_published_splits_are_recognised_by_counts_and_hash(monkeypatch):
     assert recognise(*rows) == ""
     known = {"source": "S", "users": 10, "items": 30, "interactions": 300}
     counts = {"train": 240, "valid": 30, "test": 30}
-    monkeypatch.setattr("prepare.published_splits.published_splits", lambda: {"it": known})
+    monkeypatch.setattr("audit.published_splits.published_splits", lambda: {"it": known})
     assert "split anew: not the published split" in recognise(*rows)
     known |= counts
     assert recognise(*rows).startswith("the counts of the published split of it (S); its hash is not known")

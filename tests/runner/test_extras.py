@@ -25,6 +25,12 @@ def test_a_run_with_the_defaults_has_nothing():
         ({"calibration": True}, ["scorers tuned on validation"]),
         ({"calibration": True, "popularity": 1.0}, ["popularity 1", "scorers tuned on validation"]),
         ({"weight_average": 0.99}, ["weight_average 0.99"]),
+        (
+            {"training_neg_sample_num": 4, "neg_sampling": "popularity"},
+            ["4 negatives per positive", "negatives by popularity"],
+        ),
+        ({"refit": True}, ["test of a refit on train and validation, which has no validation of its own"]),
+        ({"refit": True, "no_test": True}, []),
         ({"mirror_gradient": {"alpha1": 1.0, "alpha2": 0.3, "beta": 3.0}},
          ["mirror_gradient (alpha1 1, alpha2 0.3, beta 3)"]),
         ({"initialization": "spectral"}, ["initialization spectral (power 1)"]),

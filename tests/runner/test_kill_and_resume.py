@@ -44,14 +44,17 @@ KILLED = -signal.SIGKILL
 # Everything that a resumed run has to take up: the schedule, the patience, evaluations every other epoch, clipping,
 # the moving average.
 COMMON = "-d toy --epochs 7 --learning_rate 0.02 --learning_rate_scheduler 0.8 2 --eval_step 2 --stopping_step 1"
-LIGHTGCN = f"-m LightGCN {COMMON} --clip_grad_norm 0.5 --train_batch_size 64 --save_topk --group_by user_activity"
+LIGHTGCN = (
+    f"-m LightGCN {COMMON} --clip_grad_norm 0.5 --train_batch_size 64 --save_topk --group_by user_activity "
+    "--training_neg_sample_num 3 --neg_sampling popularity"
+)
 LONG = "-m LightGCN -d toy --epochs 60 --stopping_step 60 --learning_rate 0.01"
 # Name to the words of a command and those that are added to take it up again.
 COMMANDS = {
     "LightGCN": (LIGHTGCN, "--resume"),
     "GTC": (
         f"-m GTC {COMMON} --noise_steps 20 --denoiser_widths 8 --embedding_size 8 --learner adamw --weight_decay 0.01 "
-        "--weight_average 0.9",
+        "--weight_average 0.9 --refit",
         "--resume",
     ),
     "options": (
@@ -180,9 +183,14 @@ def finish(forks: Forks, words: list[str], folder: Path, expected: dict[str, Any
     assert is_tidy(folder), "nothing is left of what was killed"
 
 
+@pytest.mark.slow
+def test_undisturbed_commands_have_several_runs(undisturbed: Undisturbed):
+    assert [len(undisturbed(COMMANDS[name][0])[0]) for name in ("grid", "study")] == [9, 7]
+
+
 def test_an_undisturbed_run_is_worth_comparing_with(undisturbed: Undisturbed):
     """Without this, the test below might compare runs of one epoch, or two that do not depend on anything."""
-    for name in ("LightGCN", "GTC", "options"):
+    for name in ("LightGCN", "options"):
         (run,) = (v for k, v in undisturbed(COMMANDS[name][0])[0].items() if k.endswith("metrics.json"))
         history = run["history"]
         assert 4 <= len(history) <= 7
@@ -191,11 +199,10 @@ def test_an_undisturbed_run_is_worth_comparing_with(undisturbed: Undisturbed):
         assert 0 < run["metrics"]["valid"]["recall@20"] < 1
         assert (run["metrics"]["test"] is None) == (name == "options")
         assert (run["checkpoint.pt: scorers"] is not None) == (name == "options")
-    assert [len(undisturbed(COMMANDS[name][0])[0]) for name in ("grid", "study")] == [9, 7]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("GTC", "plugin", "grid"))) for name in COMMANDS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("LightGCN", "options"))) for name in COMMANDS]
 )
 def test_killed_again_and_again_it_ends_with_the_same_results(
     name: str, undisturbed: Undisturbed, data: Path, forks: Forks, tmp_path: Path
@@ -222,7 +229,7 @@ def test_killed_again_and_again_it_ends_with_the_same_results(
     finish(forks, words, tmp_path, expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_with_a_message_and_can_be_resumed(
     number: signal.Signals, code: Path, undisturbed: Undisturbed, data: Path, forks: Forks, tmp_path: Path
 ):

@@ -35,6 +35,13 @@ def test_a_grid_is_the_product_of_its_lists_times_the_seeds():
     assert all(Path(t.folder).parts[:3] == ("trials", "demo", "LightGCN") for t in trials)
 
 
+def test_seeds_have_the_splits_in_turn():
+    study = replace(study_of(entry(), entry("BPR"), seeds=(7, 8, 9)), splits=2)
+    trials = plan(study, PLACES)
+    assert [(t.seed, t.config["split_field"]) for t in trials] == 2 * [(7, "x_label"), (8, "x_label_2"), (9, "x_label")]
+    assert len({t.folder for t in trials}) == 6
+
+
 def test_an_entry_without_a_grid_is_one_point():
     (trial,) = plan(study_of(entry(settings={"reg_weight": 0.5}), seeds=(3,), epochs=7), PLACES)
     assert (trial.point, trial.config["reg_weight"], trial.config["epochs"]) == ({}, 0.5, 7)

@@ -21,9 +21,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
-from prepare.sources.separated import KNOWN_COLUMNS, SPLIT_WORDS
 from utils.config.request import Request, resolve
 from utils.data.dataset import SPLITS
+from utils.data.interaction_file import KNOWN_COLUMNS, SPLIT_WORDS, layout_of
 from utils.data.pickles import load_pickle
 from utils.errors import UserError
 
@@ -145,11 +145,8 @@ def read_mmrec(source: Path) -> Table:
         Request(["convert"], [name], {"data_path": [str(folder.absolute().parent)]}), {"convert": None}
     )
     path = source if source.is_file() else folder / (config["inter_file_name"] or f"{name}.inter")
-    rows = _read_rows(_existing(path), config["field_separator"])
-    names = [config[key] for key in ("user_id_field", "item_id_field", "split_field")]
-    missing = [column for column in names if column not in rows.columns]
-    if missing:
-        raise UserError(f"{path.name}: no column {', '.join(missing)}; its columns are {', '.join(rows.columns)}")
+    layout = layout_of(_existing(path), config)
+    rows, names = _read_rows(path, layout.separator), layout.columns
     labels = _labels(rows[names[2]].tolist(), path)
     table = _table(rows.drop(columns=names[2]), path, labels, (names[0], names[1]))
     table.kept = True

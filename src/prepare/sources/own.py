@@ -8,8 +8,9 @@ from typing import Any
 
 from prepare.interactions import Collector, Interactions
 from prepare.lines import Reading, Tally
-from prepare.sources.separated import KNOWN_COLUMNS, SPLIT_WORDS, choose_columns, plain_names, separated_rows, timestamp
+from prepare.sources.separated import choose_columns, separated_rows, timestamp
 from prepare.sources.source import Item, id_problem, is_first_wanted, item_of_words, number
+from utils.data.interaction_file import KNOWN_COLUMNS, SPLIT_WORDS, plain_names
 from utils.errors import UserError, nearest
 
 OWN, TEXTS = "own", "texts"

@@ -9,24 +9,11 @@ from pathlib import Path
 
 from prepare.lines import Reading, Tally, read_lines, shown
 from prepare.sources.source import REPLACED, number
+from utils.data.interaction_file import KNOWN_COLUMNS, plain_names, separator_of
 from utils.errors import UserError, nearest
 
-# Names of columns that are recognised, best first, in lower case and without RecBole's types (user_id:token).
-KNOWN_COLUMNS = {
-    "user": ("user", "userid", "user_id", "reviewerid", "uid"),
-    "item": ("item", "itemid", "item_id", "asin", "parent_asin", "iid", "movieid", "movie_id"),
-    "rating": ("rating", "ratings", "overall", "score", "stars"),
-    "time": ("time", "timestamp", "unixreviewtime", "date", "datetime"),
-    "split": ("x_label", "split"),
-}
-SPLIT_WORDS = {"0": 0, "1": 1, "2": 2, "train": 0, "valid": 1, "validation": 1, "val": 1, "test": 2}
 MAX_BAD, FEW_BAD = 0.1, 10  # a file is refused if more than this share and number of its lines are of another format
 FIELD_LIMIT = 1 << 22  # characters
-
-
-def plain_names(header: Sequence[str]) -> list[str]:
-    """The names of columns in lower case, without RecBole's types."""
-    return [name.partition(":")[0].strip().lower() for name in header]
 
 
 def separated_rows(
@@ -53,8 +40,7 @@ def separated_rows(
         first = next(texts, None)
         if first is None or not first.strip():
             raise UserError(f"{path.name}: the file is empty; expected a header with the names of the columns")
-        separator = max("\t,;|", key=first.count)
-        separator = separator if separator in first else " "
+        separator = separator_of(first)
         header = [name.strip() for name in next(csv.reader([first], delimiter=separator))]
         head = 1
         if default_header and not set(plain_names(header)) & set(default_header):

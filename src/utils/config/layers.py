@@ -12,7 +12,7 @@ from typing import Any
 
 from utils.config.configuration import Config, problems_between_keys
 from utils.config.schema import Key, check_value, keys_of
-from utils.config.settings import NOT_IDENTITY, NOT_OFFERED, SETTINGS, not_offered
+from utils.config.settings import NOT_IDENTITY, NOT_OFFERED, REPLACED, SETTINGS, not_offered
 from utils.config.valid_metric import EXAMPLE
 from utils.errors import UserError, nearest
 
@@ -79,6 +79,8 @@ class Layers:
                 self._put(raw, None, source)
             elif (name := self.aliases.get(raw, raw)) in self.keys:
                 self._put(name, value, source)
+            elif raw in REPLACED:
+                self.problems += [f"{source}: {raw}: {value} is {REPLACED[raw]} now"] if value else []
             elif raw in NOT_OFFERED and value in NOT_OFFERED[raw][1]:
                 passed_over.append(raw)
             elif raw in NOT_OFFERED:
@@ -114,7 +116,7 @@ class Layers:
             if raw in devices:
                 continue
             name = self.aliases.get(raw, raw)
-            if raw in FEATURE_FILE_ALIASES or raw == "hyper_parameters":
+            if raw in (*FEATURE_FILE_ALIASES, *REPLACED, "hyper_parameters"):
                 flat = [e for word in words for e in (word if isinstance(word, list) else [word])]
                 self.add({raw: flat if raw == "hyper_parameters" else words[0]}, COMMAND_LINE)
             elif name not in self.keys:

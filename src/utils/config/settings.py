@@ -10,10 +10,12 @@ from utils.config.schema import setting
 METRICS = ("recall", "ndcg", "map", "precision", "f1", "hit")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 PROTOCOLS = ("mmrec", "strict")
-GROUPINGS = ("user_activity", "item_popularity", "signal")
+GROUPINGS = ("user_activity", "item_popularity", "modalities", "signal")
 MODALITY_INPUTS = ("real", "zero", "noise", "shuffle")
 NAN_FEATURES = ("error", "missing")
 ANALYSES = ("balance", "dot_products")
+NEG_SAMPLINGS = ("uniform", "popularity")
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 INITIALIZATIONS = ("xavier", "spectral")
 
 
@@ -30,7 +32,10 @@ class RunSettings:
     deterministic: bool = setting("on CUDA, ask for deterministic kernels (a CPU run always is)")
     save_topk: bool = setting("write topk.tsv: the test users' best items", alias=("save_recommended_topk",))
     hyper_parameters: list[str] | None = setting("keys whose lists are a grid, expanded at once")
-    tensorboard: bool = setting("write the columns of history.csv as TensorBoard scalars too", default=False)
+    save_per_item: bool = setting("write per_item.csv: recall and NDCG of each item at test", default=False)
+    tracker: str | None = setting(
+        "what the columns of history.csv are logged to as well; see docs/options.md", choices=TRACKERS, default=None
+    )
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,8 @@ class TrainSettings:
     epochs: int = setting("most epochs", low=1)
     stopping_step: int = setting("evaluations in a row without improvement that are let pass", low=0)
     eval_step: int = setting("epochs between two evaluations", low=1)
-    train_batch_size: int = setting("training interactions per step", low=1)
-    training_neg_sample_num: int = setting("negatives per positive; only 1 is offered", low=1, high=1)
+    train_batch_size: int = setting("rows per step: training interactions times negatives of each", low=1)
+    training_neg_sample_num: int = setting("negatives per positive, of models that are trained on negatives", low=1)
     learner: str = setting("optimiser", choices=LEARNERS)
     learning_rate: float = setting("learning rate", above=0)
     learning_rate_scheduler: list[float] = setting("[g, s]: learning rate times g^(epoch/s)", above=0)
@@ -113,6 +118,11 @@ class TrainSettings:
     initialization_power: float = setting(
         "spectral: power of the singular values that weighs these vectors", low=0, default=1.0
     )
+    neg_sampling: str = setting(
+        "how negatives are drawn: uniform, or popularity, in proportion to an item's training interactions",
+        choices=NEG_SAMPLINGS,
+        default="uniform",
+    )
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,10 @@ class EvalSettings:
     protocol: str = setting("mmrec: training items masked; strict: at test, validation items too", choices=PROTOCOLS)
     group_by: list[str] | None = setting("also report per group", choices=GROUPINGS)
     no_test: bool = setting("validation only: no test score is computed, printed or stored", default=False)
+    refit: bool = setting(
+        "test a model that is trained anew on train and validation, for as many epochs as validation has picked",
+        default=False,
+    )
     beyond_accuracy: bool = setting(
         "also report coverage, novelty, Gini index and popularity of the test lists", default=False
     )
@@ -166,8 +180,12 @@ SETTINGS = (RunSettings, DataSettings, TrainSettings, EvalSettings, ScorerSettin
 # Settings that do not change what a run computes, and so are not part of its identity.
 NOT_IDENTITY = {
     "data_path", "output_dir", "cache_dir", "device", "threads", "deterministic", "save_topk", "group_by", "source",
-    "expected", "hyper_parameters", "data_checks", "eval_batch_size", "plugin", "tensorboard", "beyond_accuracy", "analyses",
+    "save_per_item", "expected", "hyper_parameters", "data_checks", "eval_batch_size", "plugin", "beyond_accuracy",
+    "tracker", "analyses",
 }  # fmt: skip
+
+# Keys of earlier versions, and what says the same now; a file may still have them switched off.
+REPLACED = {"tensorboard": "tracker: tensorboard"}
 
 ANYTHING = type("Anything", (), {"__contains__": lambda self, value: True})()
 _RAW = "of raw texts and images in a model, which is not offered: `prepare` encodes them beforehand"

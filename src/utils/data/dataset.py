@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,11 @@ from utils.data.cache import ArrayCache, Arrays
 from utils.data.synthetic import Truth
 
 SPLITS = ("train", "valid", "test")
+
+
+def split_column(field: str, number: int) -> str:
+    """The column of the n-th of several splits, from 0: x_label, x_label_2, x_label_3..."""
+    return f"{field}_{number + 1}" if number else field
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Dataset:
         splits: train, valid and test; cold-start users and repeated rows already left out.
         features: modality name to float32 [n_items, F].
         warnings: what was doubtful, a line each.
+        remarks: what was read otherwise than the settings say, a line each.
         truth: what a generated data set was made from, for the oracle; None for real data.
         user_graph: the user's own co-occurrence counts [U, U], rows best first, for a model with the key
             `user_graph_file`; None: such a model computes them.
@@ -57,6 +63,7 @@ class Dataset:
     user_graph: sp.csr_matrix | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     present: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def train(self) -> Split:
@@ -86,6 +93,14 @@ class Dataset:
         ones = np.ones(len(self.train), dtype=np.float32)
         shape = (self.n_users, self.n_items)
         return sp.coo_matrix((ones, (self.train.users, self.train.items)), shape=shape).asformat(form)
+
+    def for_refit(self) -> Dataset:
+        """The interactions of training and validation as its training split, and no others: none of the test is in it."""
+        parts = [self.splits[name].users * self.n_items + self.splits[name].items for name in ("train", "valid")]
+        keys = np.union1d(*parts)
+        none = Split(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        joined = Split(keys // self.n_items, keys % self.n_items)
+        return replace(self, splits={"train": joined, "valid": none, "test": none})
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -120,6 +135,7 @@ class Dataset:
             + f"; in train {seen_users:,} users ({len(train) / seen_users:.2f} interactions each), "
             f"{seen_items:,} items ({len(train) / seen_items:.2f} each)",
         ]
+        lines += [f"  {remark}" for remark in self.remarks]
         for name, matrix in self.features.items():
             there = self.present.get(name, np.ones(self.n_items, dtype=bool))
             zero = int((there & ~matrix.any(axis=1)).sum())

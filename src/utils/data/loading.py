@@ -13,7 +13,7 @@ from utils.data.cache import ArrayCache
 from utils.data.dataset import SPLITS, Dataset, Split
 from utils.data.missing_modalities import drawn_present
 from utils.data.modality_input import changed_features, check_modalities
-from utils.data.reading import discover_features, make_splits, read_features, read_interactions
+from utils.data.reading import discover_features, existing_file, make_splits, read_features, read_interactions
 from utils.data.synthetic import generate
 from utils.data.synthetic_spec import synthetic_spec
 from utils.data.user_graph_file import read_user_graph
@@ -71,6 +71,10 @@ def _own_user_graph(config: Config, dataset: Dataset) -> sp.csr_matrix | None:
 
 
 def _generated(config: Config, needs_features: bool) -> Dataset:
+    if config["split_field"] != "x_label":
+        raise UserError(
+            f"split_field: '{config['dataset']}' is generated and has one split, got '{config['split_field']}'"
+        )
     spec = synthetic_spec(config["synthetic"])
     data = generate(spec, features=needs_features)
     splits = {
@@ -94,7 +98,8 @@ def _read(config: Config, needs_features: bool) -> Dataset:
     if not inter.is_file():
         how = f" It comes from: {config['source']}" if config["source"] else ""
         raise UserError(f"data set '{name}': no file {inter}; set --data_path to the folder that holds {name}/.{how}")
-    users, items, labels = read_interactions(inter, config)
+    remarks: list[str] = []
+    users, items, labels = read_interactions(inter, config, remarks)
     n_users, n_items = int(users.max()) + 1, int(items.max()) + 1
     splits, warnings = make_splits(users, items, labels, n_users, n_items, config["filter_out_cold_start_users"])
     empty = []
@@ -106,7 +111,7 @@ def _read(config: Config, needs_features: bool) -> Dataset:
             empty.append(f"{inter.name}: the {split} split is empty: {cold if rows else wanted}")
     if empty:
         raise UserError(*empty)
-    dataset = Dataset(name, n_users, n_items, splits, {}, warnings)
+    dataset = Dataset(name, n_users, n_items, splits, {}, warnings, remarks=remarks)
     found = {"users": n_users, "items": n_items}
     found |= {split: int((labels == label).sum()) for label, split in enumerate(SPLITS)}
     for key, count in (config["expected"] or {}).items():
@@ -118,7 +123,7 @@ def _read(config: Config, needs_features: bool) -> Dataset:
         for modality, file in dataset.feature_files.items():
             try:
                 matrix, present = read_features(
-                    folder / file, modality, n_items, warnings, config["nan_features"] == "missing"
+                    folder / file, modality, n_items, warnings, config["nan_features"] == "missing", remarks
                 )
                 dataset.features[modality] = matrix
                 if not present.all():
@@ -140,6 +145,7 @@ def _feature_files(config: Config, folder: Path, warnings: list[str]) -> dict[st
         if not found:
             raise UserError(f"data set '{config['dataset']}': no *_feat.npy file in {folder}; {config.model} needs one")
         return found
+    named = {modality: existing_file(folder, file) for modality, file in named.items()}
     missing = {modality: file for modality, file in named.items() if not (folder / file).is_file()}
     if missing:
         listing = ", ".join(f"{file} ({modality})" for modality, file in missing.items())

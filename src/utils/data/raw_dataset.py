@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from utils.config.configuration import Config
 from utils.data.dataset import SPLITS
+from utils.data.interaction_file import layout_of, plain_names
 from utils.data.missing_modalities import Mask, read_mask
-from utils.data.reading import discover_features, read_interactions, read_matrix
+from utils.data.reading import discover_features, existing_file, read_interactions, read_matrix
 from utils.data.synthetic import generate
 from utils.data.synthetic_spec import synthetic_spec
 from utils.errors import UserError
@@ -75,6 +76,7 @@ def read_raw(config: Config) -> Raw:
     users, items, labels = read_interactions(inter, config)
     empty = [f"{inter.name}: the {s} split is empty" for label, s in enumerate(SPLITS) if not (labels == label).any()]
     files = config["modalities"] if config["modalities"] is not None else discover_features(folder)
+    files = {modality: existing_file(folder, file) for modality, file in files.items()}
     there = {modality: file for modality, file in files.items() if (folder / file).is_file()}
     missing = [file for modality, file in files.items() if modality not in there]
     matrices: dict[str, NDArray[Any]] = {}
@@ -91,11 +93,13 @@ def read_raw(config: Config) -> Raw:
 
 def _times(inter: Path, config: Mapping[str, Any]) -> NDArray[np.float64] | None:
     """The column of timestamps, if there is one; dates are read as seconds."""
-    columns = pd.read_csv(inter, sep=config["field_separator"], nrows=0).columns
-    named = [column for column in columns if str(column).lower() in TIME_COLUMNS]
+    layout = layout_of(inter, config)
+    named = [
+        name for name, plain in zip(layout.header, plain_names(layout.header), strict=True) if plain in TIME_COLUMNS
+    ]
     if not named:
         return None
-    column = pd.read_csv(inter, sep=config["field_separator"], usecols=named[:1])[named[0]]
+    column = pd.read_csv(inter, sep=layout.separator, header=0, names=layout.header, usecols=named[:1])[named[0]]
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.isna().all():
         dates = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")

@@ -1,7 +1,8 @@
 """Reading the files of a data set: interactions with their splits, and feature matrices.
 
 Format (that of MMRec): `NAME.inter`, a separated text file with a header and at least the columns userID, itemID
-(integers from 0) and x_label (0 train, 1 validation, 2 test); one `.npy` array [items, F] per modality, row = itemID.
+(integers from 0) and x_label (0 train, 1 validation, 2 test); one array [items, F] per modality, `.npy` or `.pt`, row =
+itemID. Other separators, known names of columns and words for splits are found by themselves.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from utils.data.dataset import SPLITS, Split
+from utils.data.interaction_file import SPLIT_WORDS, layout_of
 from utils.data.missing_modalities import present_rows, read_mask
 from utils.errors import UserError
 
@@ -23,26 +26,26 @@ FILE_STEMS = {"image": "visual", "text": "textual", "audio": "acoustic"}
 
 
 def read_interactions(
-    path: Path, config: Mapping[str, Any]
+    path: Path, config: Mapping[str, Any], remarks: list[str] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Reads user ids, item ids and split labels, each int64 [E], in file order.
 
+    Args:
+        path: the file.
+        config: names of columns, and the separator; others that are known are found, see `layout_of`.
+        remarks: is added what was read otherwise than the settings say.
+
     Raises:
-        UserError: for a missing column, an id that is no integer from 0 up, a label other than 0, 1 or 2, or no rows.
+        UserError: for a missing column, an id that is no integer from 0 up, an unknown word for a split, or no rows.
     """
-    columns = [config["user_id_field"], config["item_id_field"], config["split_field"]]
+    layout = layout_of(path, config)
+    columns = layout.columns
     try:
-        header = pd.read_csv(path, sep=config["field_separator"], nrows=0, engine="c")
-        missing = [column for column in columns if column not in header.columns]
-        if missing:
-            raise UserError(
-                f"{path.name}: no column {', '.join(missing)}; its columns are {', '.join(header.columns)} "
-                f"(separator {config['field_separator']!r})"
-            )
-        table = pd.read_csv(path, sep=config["field_separator"], usecols=columns, engine="c", low_memory=False)
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path.name}: the file is empty; expected a header with {', '.join(columns)}") from None
-    except (ValueError, OSError) as error:  # among them ParserError, UnicodeDecodeError and a separator of two letters
+        table = pd.read_csv(
+            path, sep=layout.separator, header=0, names=layout.header, usecols=columns, engine="c", low_memory=False,
+            skipinitialspace=layout.separator != "\t",
+        )  # fmt: skip
+    except (ValueError, OSError) as error:  # among them ParserError and UnicodeDecodeError
         raise UserError(f"{path.name}: cannot be read as a separated text file: {error}".splitlines()[0]) from None
     if table.empty:
         raise UserError(f"{path.name}: no rows below the header; expected interactions")
@@ -51,7 +54,17 @@ def read_interactions(
     for column in columns:
         series = table[column]
         wanted = "0, 1 or 2" if column == columns[2] else "an integer from 0 up"
-        numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64)
+        parsed = pd.to_numeric(series, errors="coerce")
+        if column == columns[2]:
+            words = series[parsed.isna()].astype(str).str.strip().str.lower()
+            parsed = parsed.fillna(words.map(SPLIT_WORDS))
+        elif parsed.isna().mean() > 0.5:
+            first = series[parsed.isna()].iloc[0]
+            problems.append(
+                f"{path.name}: {column} holds ids that are no numbers, such as {first!r}; {_numbering(path)}"
+            )
+            continue
+        numbers = parsed.to_numpy(dtype=np.float64)
         # 2^53 bounds what float64 holds exactly; ids that large are a mistake anyway.
         with np.errstate(invalid="ignore"):
             bad = ~((numbers >= 0) & (numbers == np.floor(numbers)) & (numbers < 2**53))
@@ -71,8 +84,15 @@ def read_interactions(
     largest = max(int(arrays[0].max()), int(arrays[1].max()))
     # Ids this far apart are raw ones: tables with a row for each would not fit memory.
     if largest >= 2**31 - 1 or largest > SPARSEST * len(table):
-        raise UserError(f"{path.name}: an id of {largest}; ids count from 0 without gaps, so map them to 0..n-1 first")
+        raise UserError(f"{path.name}: an id of {largest}; ids count from 0 without gaps; {_numbering(path)}")
+    if remarks is not None and layout.remark:
+        remarks.append(layout.remark)
     return arrays[0], arrays[1], arrays[2]
+
+
+def _numbering(path: Path) -> str:
+    folder = path.absolute().parent
+    return f"`main.py convert mmrec {folder} {folder}-numbered --renumber` numbers users and items"
 
 
 def make_splits(
@@ -114,12 +134,13 @@ def make_splits(
 
 
 def discover_features(folder: Path) -> dict[str, str]:
-    """Modality name to file, for every `*_feat.npy` of a folder: image = visual, text = textual, audio = acoustic.
+    """Modality name to file, for every `*_feat.npy` or `.pt` of a folder: image = visual, text = textual, audio = acoustic.
 
     Raises:
         UserError: if two files stand for one modality, or a file's name cannot name one.
     """
-    stems = {path.name.removesuffix("_feat.npy"): path.name for path in folder.glob("*_feat.npy")}
+    files = sorted((*folder.glob("*_feat.npy"), *folder.glob("*_feat.pt")), key=lambda path: path.suffix, reverse=True)
+    stems = {path.stem.removesuffix("_feat"): path.name for path in files}  # of two, the .npy
     ordered = [*(s for s in FILE_STEMS if s in stems), *sorted(s for s in stems if s not in FILE_STEMS)]
     found: dict[str, str] = {}
     for stem in ordered:
@@ -134,8 +155,14 @@ def discover_features(folder: Path) -> dict[str, str]:
     return found
 
 
+def existing_file(folder: Path, name: str) -> str:
+    """The name of a feature file, or that of a .pt file in its place where only this is there."""
+    other = Path(name).with_suffix(".pt")
+    return other.as_posix() if not (folder / name).is_file() and (folder / other).is_file() else name
+
+
 def read_features(
-    path: Path, modality: str, n_items: int, warnings: list[str], nan_is_missing: bool
+    path: Path, modality: str, n_items: int, warnings: list[str], nan_is_missing: bool, remarks: list[str] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Reads one feature matrix as float32 [n_items, F], and which items have a row of their own, bool [n_items].
 
@@ -154,6 +181,8 @@ def read_features(
         warnings.append(
             f"{path.name} ({modality}): {len(matrix):,} rows for {n_items:,} items; the rows beyond are left out"
         )
+    if remarks is not None and matrix.dtype != np.float32:
+        remarks.append(f"{path.name}: {matrix.dtype}, read as float32")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
         matrix = np.ascontiguousarray(matrix[:n_items], dtype=np.float32)
     present = present_rows(matrix, mask, nan_is_missing)
@@ -175,11 +204,14 @@ def read_matrix(path: Path, modality: str) -> NDArray[Any]:
     """
     try:
         with open(path, "rb") as file:
-            # Not np.load: .npy and nothing else.
-            matrix: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            if path.suffix == ".pt":
+                tensor = torch.load(file, map_location="cpu", weights_only=True).detach()
+                matrix: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+            else:  # not np.load: .npy and nothing else
+                matrix = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # a broken header raises many kinds, TokenError and MemoryError among them
         reason = "it holds Python objects" if "allow_pickle" in str(error) else str(error).partition("\n")[0]
-        raise UserError(f"{path.name} ({modality}): not a numeric .npy array: {reason}") from None
+        raise UserError(f"{path.name} ({modality}): not a numeric {path.suffix} array: {reason}") from None
     if matrix.dtype.kind not in "fiu":
         raise UserError(f"{path.name} ({modality}): expected an array of numbers, got {matrix.dtype}")
     if matrix.ndim != 2 or matrix.shape[1] == 0:

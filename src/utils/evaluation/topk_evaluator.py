@@ -6,7 +6,6 @@ Two protocols. `mmrec` masks the training items of a user at validation and at t
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -162,63 +161,3 @@ class TopKEvaluator:
         for name, weights in self.sums.items():
             values[name] = np.sum([weight * values[metric] for metric, weight in weights.items()], axis=0)
         return Evaluation(self.users, values, topk, hits)
-
-
-def evaluate_groups(
-    evaluation: Evaluation, dataset: Dataset, split: str, group_by: Sequence[str]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Results by group: grouping to group name to metric (and "n_users"), means over the group's users.
-
-    `user_activity`: four groups of users by number of training interactions, as equal in size as ties allow.
-    `item_popularity`: the relevant items are split into cold (no training interaction) and tail, middle and head, each
-    of these with a third of the training interactions; only recall is defined there, per user with such an item.
-    `signal` (generated data): users whose interests need all modalities read together, and the others.
-    """
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for grouping in group_by:
-        if grouping == "item_popularity":
-            results[grouping] = _by_popularity(evaluation, dataset, split)
-            continue
-        if grouping == "user_activity":
-            degree = np.bincount(dataset.train.users, minlength=dataset.n_users)[evaluation.users]
-            bounds = np.unique(np.quantile(degree, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
-            edges = [*bounds[:-1], bounds[-1] + 1] if len(bounds) > 1 else [bounds[0], bounds[0] + 1]
-            masks = {_interactions(a, b - 1): (degree >= a) & (degree < b) for a, b in itertools.pairwise(edges)}
-        elif dataset.truth is not None:
-            joint = dataset.truth.joint_user[evaluation.users]
-            masks = {"modalities together": joint, "one modality": ~joint}
-        else:
-            raise UserError(f"group_by signal: '{dataset.name}' is not a generated data set")
-        results[grouping] = {
-            name: {"n_users": int(mask.sum())} | {m: float(v[mask].mean()) for m, v in evaluation.values.items()}
-            for name, mask in masks.items()
-            if mask.any()
-        }
-    return results
-
-
-def _interactions(least: int, most: int) -> str:
-    if least < most:
-        return f"{least}-{most} interactions"
-    return f"{most} interaction{'s' if most != 1 else ''}"
-
-
-def _by_popularity(evaluation: Evaluation, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:
-    degree = np.bincount(dataset.train.items, minlength=dataset.n_items)
-    order = np.argsort(degree, kind="stable")
-    share = np.empty(dataset.n_items)
-    share[order] = (np.cumsum(degree[order]) - degree[order] / 2) / degree.sum()
-    group = np.where(degree == 0, 0, 1 + np.minimum((share * 3).astype(int), 2))
-    truth = dataset.splits[split]
-    row = np.searchsorted(evaluation.users, truth.users)
-    cutoffs = sorted(int(name.partition("@")[2]) for name in evaluation.values if name.startswith("recall@"))
-    found = np.where(evaluation.hits, group[evaluation.topk], -1)
-    results: dict[str, dict[str, float]] = {}
-    for number, name in enumerate(("cold", "tail", "middle", "head")):
-        relevant = np.bincount(row[group[truth.items] == number], minlength=len(evaluation.users))
-        users = relevant > 0
-        if users.any():
-            hits = np.cumsum(found == number, axis=1)[users]
-            results[name] = {"n_users": int(users.sum()), "n_items": int((group == number).sum())}
-            results[name] |= {f"recall@{k}": float((hits[:, k - 1] / relevant[users]).mean()) for k in cutoffs}
-    return results

@@ -145,14 +145,15 @@ class RunFolder:
         if lock is None:
             raise UserError(f"{self.path}: another process is running here; wait for it or stop it first")
         self._lock = lock
-        for left in self.path.glob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
+        for left in self.path.rglob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Removes what a process left in a finished run that was killed just after its last write."""
         with contextlib.suppress(UserError):  # somebody is at work in it, or it may only be read
             self.lock()
-            self.file("last.pt").unlink(missing_ok=True)
+            for left in self.path.rglob("last.pt"):
+                left.unlink()
             self.unlock()
 
     def unlock(self) -> None:

@@ -76,20 +76,40 @@ def test_validation_and_test_items_can_be_negatives():
     assert drawn == {1, 2}
 
 
-def test_negatives_are_uniform_over_the_free_items():
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_negatives_are_as_likely_as_the_sampling_says(sampling):
     dataset = random_dataset(2)
     own, pool = owned(dataset), set(dataset.train.items.tolist())
+    weight = np.bincount(dataset.train.items, minlength=dataset.n_items) if sampling == "popularity" else None
     n = 2000
     users = torch.arange(dataset.n_users).repeat_interleave(n)
-    drawn = loader_of(dataset, seed=5).negatives(users).reshape(-1, n)
+    loader = TrainLoader(dataset, 16, 5, CPU, sampling=sampling)
     statistic, freedom = 0.0, 0
-    for user, items in enumerate(drawn):
+    for user, items in enumerate(loader.negatives(users).reshape(-1, n)):
         free = sorted(pool - own[user])
         counts = np.bincount(items.numpy(), minlength=dataset.n_items)[free]
         assert counts.sum() == n
-        statistic += float(((counts - n / len(free)) ** 2 / (n / len(free))).sum())
+        expected = n * (weight[free] / weight[free].sum() if weight is not None else np.ones(len(free)) / len(free))
+        statistic += float(((counts - expected) ** 2 / expected).sum())
         freedom += len(free) - 1
     assert chi2.ppf(1e-3, freedom) < statistic < chi2.ppf(1 - 1e-3, freedom)
+
+
+@pytest.mark.parametrize("by_user", [False, True])
+def test_each_positive_stands_in_its_batch_once_for_each_negative(by_user):
+    dataset = random_dataset()
+    own = owned(dataset)
+    loader = TrainLoader(dataset, 16, 0, CPU, by_user=by_user, per_positive=3, sampling="popularity")
+    batches = list(loader.epoch())
+    assert len(batches) == len(loader)
+    assert all(batch.shape == (3, 15) for batch in batches[:-1]), "5 positives with 3 negatives each"
+    triples = torch.cat(batches, dim=1).unflatten(1, (-1, 3))
+    assert (triples[:2] == triples[:2, :, :1]).all()
+    assert (triples[2] != triples[2, :, :1]).any()
+    assert all(j not in own[u] for u, j in triples[[0, 2]].flatten(1).T.tolist())
+    if not by_user:
+        pairs = sorted(map(tuple, triples[:2, :, 0].T.tolist()))
+        assert pairs == sorted(zip(dataset.train.users.tolist(), dataset.train.items.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 1000])

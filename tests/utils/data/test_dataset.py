@@ -132,17 +132,18 @@ def test_mistakes_in_the_sizes_of_a_generated_set_are_the_users():
         ((0, 0), "toy.inter: line 13: x_label is nan, expected 0, 1 or 2"),
         (
             (0, 12_001, 0),
-            "toy.inter: an id of 12001; ids count from 0 without gaps, so map them to 0..n-1 first",
+            "toy.inter: an id of 12001; ids count from 0 without gaps; {numbers}",
         ),
         (
             (2**31, 0, 0),
-            "toy.inter: an id of 2147483648; ids count from 0 without gaps, so map them to 0..n-1 first",
+            "toy.inter: an id of 2147483648; ids count from 0 without gaps; {numbers}",
         ),
     ],
 )
 def test_id_or_label_that_is_none_is_refused_with_its_line(tmp_path, row, line):
-    write_set(tmp_path, [*ROWS, row])
-    assert problems(tmp_path) == [line]
+    folder = write_set(tmp_path, [*ROWS, row])
+    numbers = f"`main.py convert mmrec {folder} {folder}-numbered --renumber` numbers users and items"
+    assert problems(tmp_path) == [line.format(numbers=numbers)]
 
 
 def test_bad_values_of_all_columns_are_told_at_once_with_their_number(tmp_path):
@@ -156,9 +157,7 @@ def test_bad_values_of_all_columns_are_told_at_once_with_their_number(tmp_path):
 
 def test_missing_columns_are_named_with_those_there_are(tmp_path):
     write_set(tmp_path, header=("userID", "item", "label"))
-    assert problems(tmp_path) == [
-        "toy.inter: no column itemID, x_label; its columns are userID, item, label (separator '\\t')"
-    ]
+    assert problems(tmp_path) == ["toy.inter: no column x_label; its columns are userID, item, label (separator '\\t')"]
 
 
 @pytest.mark.parametrize(

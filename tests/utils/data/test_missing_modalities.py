@@ -84,7 +84,10 @@ def test_rows_with_nan_are_missing_where_that_is_asked_for(tmp_path):
     dataset = load(tmp_path, nan_features="missing")
     assert dataset.present["visual"].tolist() == [True, False, False, True]
     assert dataset.features["visual"].tolist() == [[1, 2], [3, 4], [0, 0], [6, 7]]
-    assert dataset.statistics()[2] == "  visual: 2 features, 2 items lack it"
+    assert dataset.statistics()[2:] == [
+        "  image_feat.npy: float64, read as float32",
+        "  visual: 2 features, 2 items lack it",
+    ]
 
 
 def test_infinite_values_are_an_error_all_the_same(tmp_path):

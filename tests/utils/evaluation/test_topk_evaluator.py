@@ -14,8 +14,9 @@ from torch import Tensor
 from utils.data.dataset import Dataset
 from utils.data.synthetic import generate
 from utils.data.synthetic_spec import SyntheticSpec
+from utils.evaluation.groups import evaluate_groups
 from utils.evaluation.metrics import METRICS
-from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator, evaluate_groups
+from utils.evaluation.topk_evaluator import Evaluation, TopKEvaluator
 
 CPU = torch.device("cpu")
 CUTOFFS = (5, 1, 20)
@@ -274,15 +275,18 @@ def test_recall_by_popularity_agrees_with_a_plain_implementation(seed):
     lists, _ = naive(dataset, scores, "test", "mmrec")
     expected: dict[str, dict[str, float]] = {}
     for name in ("cold", "tail", "middle", "head"):
-        per_user: dict[int, list[float]] = {k: [] for k in CUTOFFS}
+        per_user: dict[str, list[float]] = {f"{metric}@{k}": [] for metric in ("recall", "ndcg") for k in CUTOFFS}
         for user, relevant in items_by_user(dataset, "test").items():
             mine = {item for item in relevant if group[item] == name}
             for k in CUTOFFS:
                 if mine:
-                    per_user[k].append(len(mine & set(lists[user][:k])) / len(mine))
-        if per_user[1]:
-            expected[name] = {"n_users": len(per_user[1]), "n_items": list(group.values()).count(name)}
-            expected[name] |= {f"recall@{k}": float(np.mean(values)) for k, values in per_user.items()}
+                    places = [place for place, item in enumerate(lists[user][:k], 1) if item in mine]
+                    per_user[f"recall@{k}"].append(len(places) / len(mine))
+                    ideal = sum(1 / math.log2(place + 1) for place in range(1, min(k, len(mine)) + 1))
+                    per_user[f"ndcg@{k}"].append(sum(1 / math.log2(place + 1) for place in places) / ideal)
+        if per_user["recall@1"]:
+            expected[name] = {"n_users": len(per_user["recall@1"]), "n_items": list(group.values()).count(name)}
+            expected[name] |= {metric: float(np.mean(values)) for metric, values in per_user.items()}
     assert list(results) == list(expected)
     for name, metrics in expected.items():
         assert results[name] == pytest.approx(metrics, abs=1e-12)

@@ -155,7 +155,7 @@ def test_identity_is_that_of_the_values_not_of_the_way_they_were_given():
         {"group_by": ["user_activity"]},
         {"eval_batch_size": 7},
         {"data_checks": "error"},
-        {"tensorboard": True},
+        {"tracker": "wandb"},
         {"beyond_accuracy": True},
         {"analyses": ["balance"]},
     ],

@@ -1,93 +1,97 @@
-"""TensorBoard scalars, with a package in its place; without it one line, before anything runs."""
+"""Trackers, with small modules in the place of their libraries; without a library one line, before anything runs."""
 
 import csv
+import os
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from cli_tools import places, run_here
-from helpers import problems_of
-
-from utils.runs.tracking import Scalars, writer_class
-
-
-class Writer:
-    """Keeps what it is given."""
-
-    made: list["Writer"] = []  # noqa: RUF012
-
-    def __init__(self, log_dir, purge_step):
-        self.log_dir, self.purge_step = log_dir, purge_step
-        self.scalars, self.flushed, self.closed = [], 0, False
-        self.made.append(self)
-
-    def add_scalar(self, name, value, step):
-        self.scalars.append((name, value, step))
-
-    def flush(self):
-        self.flushed += 1
-
-    def close(self):
-        self.closed = True
-
-
-@pytest.fixture
-def installed(monkeypatch):
-    module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    Writer.made = []
-
-
-@pytest.fixture
-def absent(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it fails
-
+from cli_tools import places, run_here, trained
 
 SPEC = "{n_users: 40, n_items: 30, n_interactions: 400}"
 RUN = ["-m", "BPR", "-d", "demo", "--synthetic", SPEC, "--epochs", 3, "--quiet", "--topk", 5, 20, "--eval_step", 2]
+MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 
 
-@pytest.mark.usefixtures("installed")
-def test_rows_are_scalars_at_their_epoch(tmp_path):
-    scalars = Scalars(tmp_path, 4)
-    scalars({"epoch": 5, "loss": 0.5, "valid_recall@20": 0.25})
-    scalars.close()
-    (writer,) = Writer.made
-    assert (writer.log_dir, writer.purge_step) == (str(tmp_path), 5)
-    assert writer.scalars == [("loss", 0.5, 5), ("valid_recall@20", 0.25, 5)]
-    assert writer.flushed == 1
-    assert writer.closed
+@pytest.fixture
+def logged(monkeypatch):
+    """Puts modules in place that keep what they are given: (name, value, epoch), and how they were called."""
+    found = SimpleNamespace(scalars=[], calls={}, closed=0)
+
+    def close(*_):
+        found.closed += 1
+
+    def called(name, result):
+        return lambda *words, **options: found.calls.update({name: (words, options)}) or result
+
+    def log(values, step):
+        found.scalars += [(name, value, step) for name, value in values.items()]
+
+    def log_metric(run_id, name, value, step):
+        assert run_id == "7"
+        log({name: value}, step)
+
+    writer = SimpleNamespace(add_scalar=lambda name, value, step: log({name: value}, step), flush=int, close=close)
+    client = SimpleNamespace(
+        get_experiment_by_name=lambda name: None,
+        create_experiment=called("create_experiment", "3"),
+        create_run=called("create_run", SimpleNamespace(info=SimpleNamespace(run_id="7"))),
+        log_param=called("log_param", None),
+        log_metric=log_metric,
+        set_terminated=close,
+    )
+    tools = {
+        "tensorboard": {"SummaryWriter": called("start", writer)},
+        "wandb": {"init": called("start", SimpleNamespace(log=log, finish=close))},
+        "mlflow": {"MlflowClient": called("start", client)},
+    }
+    for name, content in tools.items():
+        module = ModuleType(MODULES[name])
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, MODULES[name], module)
+    for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(variable, raising=False)
+    return found
 
 
-@pytest.mark.usefixtures("installed")
-def test_a_run_writes_every_column_of_its_history(tmp_path):
-    outcome = run_here(*RUN, "--tensorboard", *places(tmp_path))
-    assert outcome.code == 0, outcome.err
-    (writer,) = Writer.made
-    assert writer.log_dir == str(outcome.folders[0] / "tensorboard")
-    assert writer.closed
-    with open(outcome.folders[0] / "history.csv", newline="") as file:
+@pytest.mark.parametrize("name", MODULES)
+def test_every_column_of_the_history_is_logged_under_one_set_of_names_and_offline(name, logged, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    outcome = trained(*RUN, "--tracker", name, *places(tmp_path))
+    (folder,) = outcome.folders
+    with open(folder / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    expected = [(k, float(v), int(row["epoch"])) for row in rows for k, v in row.items() if k != "epoch" and v]
-    assert sorted(writer.scalars) == sorted(expected)
+    expected = [
+        (k.replace("@", "_at_"), float(v), int(row["epoch"])) for row in rows for k, v in row.items() if k != "epoch" and v
+    ]
+    assert sorted(logged.scalars) == sorted(expected)
+    assert ("valid_recall_at_20", float(rows[1]["valid_recall@20"]), 2) in logged.scalars
+    assert logged.closed == 1
+    words, options = logged.calls["start"]
+    if name == "tensorboard":
+        assert options == {"log_dir": str(folder / "tensorboard"), "purge_step": 1}
+    elif name == "wandb":
+        assert os.environ["WANDB_MODE"] == "offline"
+        assert options["dir"] == str(folder)
+        assert options["config"]["seed"] == "999"
+    else:
+        assert words == ((tmp_path / "runs" / "mlruns").as_uri(),)
+        assert logged.calls["create_run"][0] == ("3",)
 
 
-@pytest.mark.usefixtures("installed")
-def test_without_the_key_nothing_is_written(tmp_path):
-    assert run_here(*RUN, *places(tmp_path)).code == 0
-    assert Writer.made == []
-
-
-@pytest.mark.usefixtures("absent")
-def test_without_the_package_it_is_one_line_before_the_run(tmp_path):
-    assert problems_of(writer_class) == ["tensorboard is not installed: pip install tensorboard"]
-    outcome = run_here(*RUN, "--tensorboard", *places(tmp_path))
+@pytest.mark.parametrize("name", MODULES)
+def test_without_the_library_it_is_one_line_before_the_run(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, MODULES[name], None)  # importing it fails
+    outcome = run_here(*RUN, "--tracker", name, *places(tmp_path))
     assert outcome.code == 2
-    assert outcome.err == "error: tensorboard is not installed: pip install tensorboard\n"
+    assert outcome.err == f"error: tracker: {name} is not installed: pip install {name}\n"
     assert not (tmp_path / "runs").exists()
+    assert run_here(*RUN, *places(tmp_path)).code == 0, "who does not ask for it does not need it"
 
 
-@pytest.mark.usefixtures("absent")
-def test_a_run_that_does_not_ask_for_it_does_not_need_it(tmp_path):
-    assert run_here(*RUN, *places(tmp_path)).code == 0
+@pytest.mark.parametrize("value", [[], ["true"]])
+def test_the_old_key_names_the_new_one(value, tmp_path):
+    outcome = run_here(*RUN, "--tensorboard", *value, *places(tmp_path))
+    assert outcome.code == 2
+    assert outcome.err == "error: command line: tensorboard: True is tracker: tensorboard now\n"
+    assert run_here(*RUN, "--tensorboard", "false", *places(tmp_path)).code == 0, "as files of earlier runs have it"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prepare.feature_health import Health, health_of, health_of_file
-from prepare.published_splits import counts_of, recognise
+from audit.feature_health import Health, health_of, health_of_file
+from audit.published_splits import counts_of, recognise
 from utils.charts import FORMS, Axis, Series, line_chart, rendered
 from utils.config.request import Request, resolve
 from utils.data.dataset import SPLITS

@@ -13,8 +13,8 @@ import pytest
 from cli_tools import contents, run_here, toy_rows, write_dataset
 from helpers import ROWS, problems_of, write_set
 
-from prepare.dataset_description import describe, plot_degrees
-from prepare.feature_health import Health
+from audit.dataset_description import describe, plot_degrees
+from audit.feature_health import Health
 
 
 def health_of(tmp_path: Path, matrix: Any, **files: Any) -> Health:
@@ -118,7 +118,7 @@ def test_healthy_features_against_numpy(tmp_path: Path) -> None:
 def test_blocks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_dataset(tmp_path / "toy")
     whole = describe(folder, "toy").features
-    monkeypatch.setattr("prepare.feature_health.BLOCK", 7)
+    monkeypatch.setattr("audit.feature_health.BLOCK", 7)
     for before, after in zip(whole, describe(folder, "toy").features, strict=True):
         assert vars(after) == {k: pytest.approx(v) if isinstance(v, float) else v for k, v in vars(before).items()}
 
