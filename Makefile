@@ -1,11 +1,11 @@
-# make install | demo | test | test-all | format. Needs Python 3.10+, make and git; everything else goes into .venv.
+# make install | demo | test | test-all | docs | format. Needs Python 3.10+, make and git; everything else goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 endif
 
-.PHONY: install demo test test-all check format clean
+.PHONY: install demo test test-all check docs format clean
 
 install: .venv/.installed
 
@@ -37,9 +37,18 @@ test: check
 test-all: check
 	$(BIN)/python -m pytest -n auto -m "slow or not slow"
 
+.venv/.installed-docs: requirements-docs.txt .venv/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
+
+# The site, into site/; a broken link is an error.
+docs: .venv/.installed-docs
+	$(BIN)/python docs/write_keys.py
+	$(BIN)/python -m mkdocs build --strict
+
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache site

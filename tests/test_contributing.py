@@ -1,4 +1,4 @@
-"""The model of CONTRIBUTING.md runs as it is pasted."""
+"""The model of docs/contributing.md runs as it is pasted."""
 
 import re
 import textwrap
@@ -7,7 +7,7 @@ from cli_tools import ROOT, places, trained
 
 
 def test_the_skeleton_trains_as_it_is_pasted(tmp_path):
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+    text = (ROOT / "docs/contributing.md").read_text()
     for kind, name in (("python", "mymodel.py"), ("yaml", "MyModel.yaml")):
         (block,) = re.findall(rf"^ *```{kind}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
         (tmp_path / name).write_text(textwrap.dedent(block))

@@ -22,6 +22,8 @@ COMMANDS = {
     "export": "embeddings of a finished run as npz, Parquet or safetensors",
     "study": "run the trials of a study file and write its report",
     "report": "write the report of a study again",
+    "board": "all runs and studies on one HTML page",
+    "serve": "answer over HTTP from a finished run",
     "generate": "generate a data set of any size",
     "prepare": "make a data set from raw files",
     "convert": "convert data sets from and to the formats of other frameworks",

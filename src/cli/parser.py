@@ -85,7 +85,8 @@ class Parser(argparse.ArgumentParser):
         group = self.add_argument_group("options")
         for key in keys_of(options).values():
             if key.name in self.positional:
-                self.add_argument(key.name, metavar=key.name.upper(), help=_meaning(key))
+                several: dict[str, Any] = {"nargs": "*"} if key.is_list else {}
+                self.add_argument(key.name, metavar=key.name.upper(), help=_meaning(key), **several)
             elif key.type is bool:
                 self._add_flag(key.name, _meaning(key), group)
             else:
@@ -142,11 +143,13 @@ class Parser(argparse.ArgumentParser):
             plain.append(word)
         found, left = self.parse_known_args(plain)
         for name, value in vars(found).items():
-            if isinstance(value, str):
-                given.values[name] = [value]
-            elif value is not None and name in self.flag_names:
+            if value is None or value == []:
+                continue
+            if name in self.positional:
+                given.values[name] = [value] if isinstance(value, str) else value
+            elif name in self.flag_names:
                 given.flags.add(name)
-            elif value is not None:
+            else:
                 given.values[name] = value[0]
                 if len(value) > 1:
                     problem = f"--{name} is given twice; write its values after one --{name}"
@@ -182,6 +185,7 @@ def parse_options(
     positional: Sequence[str] = (),
     description: str = "",
     adapt: Callable[[dict[str, list[str]]], None] = lambda values: None,
+    complete: bool = False,
 ) -> Options | None:
     """The options of a command, checked; None after its help was printed, which no words at all ask for too.
 
@@ -192,13 +196,14 @@ def parse_options(
         positional: fields that are given by their place.
         description: of the command, for its help.
         adapt: may change the words of each option before they are checked.
+        complete: whether the command needs no words.
 
     Raises:
         UserError: with every mistake in the words.
     """
     parser = Parser(command, description, positional)
     parser.add_options(options)
-    if not words or not {"-h", "--help"}.isdisjoint(words):
+    if not (words or complete) or not {"-h", "--help"}.isdisjoint(words):
         print(parser.format_help(), end="")
         return None
     given = parser.split(words)

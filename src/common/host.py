@@ -1,7 +1,7 @@
 """A model file of this project inside a stock MMRec tree: `portable` makes up for what differs there.
 
 There `common.abstract_recommender` is MMRec's: its base class takes MMRec's configuration and training loader, its trainer
-wants loss terms as a tuple, its evaluation leaves scoring to the model. Which files go there is in README.md.
+wants loss terms as a tuple, its evaluation leaves scoring to the model. Which files go there is in docs/plugins.md.
 """
 
 from __future__ import annotations

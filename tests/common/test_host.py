@@ -1,4 +1,4 @@
-"""GTC in a stock MMRec tree: a stand-in of our own writing with MMRec's file names and interface, and what README copies."""
+"""GTC in a stock MMRec tree: a stand-in with MMRec's file names and interface, and what docs/plugins.md copies."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ EVERYTHING = {"backbone": "released", "denoising": "items", "prediction": "noise
 
 
 def command_lines() -> str:
-    """The block of README.md that copies GTC."""
-    (block,) = re.findall(r"```\n(mkdir -p \.\./MMRec.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The block of docs/plugins.md that copies GTC."""
+    (block,) = re.findall(r"```\n(mkdir -p \.\./MMRec.*?)```", (ROOT / "docs/plugins.md").read_text(), re.DOTALL)
     return block
 
 
@@ -156,7 +156,7 @@ def contents_of(tree: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def tree(tmp_path):
-    """A stock tree with toy data, into which GTC was copied as README says."""
+    """A stock tree with toy data, into which GTC was copied as docs/plugins.md says."""
     tree = tmp_path / "MMRec"
     for folder in ("common", "utils", "models", "configs/model", "data/toy"):
         (tree / "src" / folder).mkdir(parents=True)
