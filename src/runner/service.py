@@ -12,7 +12,6 @@ from torch.nn.functional import normalize
 
 from common.abstract_recommender import GeneralRecommender
 from runner.stored_run import StoredRun
-from utils.data.id_mapping import original_ids
 from utils.errors import UserError
 from utils.evaluation.topk import ranked_topk
 
@@ -30,13 +29,9 @@ class Service:
 
     def __init__(self, stored: StoredRun) -> None:
         self.stored = stored
-        config, data = stored.config, stored.dataset
-        users = original_ids(config, config["user_id_field"], data.n_users)
-        self.items = original_ids(config, config["item_id_field"], data.n_items)
-        # Of ids that stand twice the first counts.
-        self.user_numbers = {name: number for number, name in reversed(list(enumerate(users)))}
-        self.item_numbers = {name: number for number, name in reversed(list(enumerate(self.items)))}
-        self._seen = data.inter_matrix("csr")
+        users, self.items = stored.users.ids, stored.items.ids
+        self.user_numbers, self.item_numbers = stored.users.numbers, stored.items.numbers
+        self._seen = stored.dataset.inter_matrix("csr")
         self._held = contextlib.ExitStack()
         self._held.enter_context(stored.model.scoring())
         self._tables = self._embeddings()
