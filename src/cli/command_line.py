@@ -35,6 +35,8 @@ COMMANDS = {
     "check_plugin": "try a model file on a tiny data set",
 }
 
+CORE_PACKAGES = {"torch", "numpy", "pandas", "scipy", "yaml", "lmdb", "tqdm", "matplotlib", "jinja2"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 1 for a failed run, 2 for a mistake in what was given."""
@@ -50,6 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         for problem in error.problems:
             print(f"error: {' '.join(problem.split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in CORE_PACKAGES:
+            raise
+        print(
+            f"error: the package {error.name} is not installed for {sys.executable}; `make install` makes"
+            " .venv/bin/python with all that is needed",
+            file=sys.stderr,
+        )
         return 2
     except (MemoryError, RuntimeError) as error:
         text = " ".join(str(error).split())

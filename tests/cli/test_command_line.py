@@ -37,6 +37,7 @@ from cli_tools import (
     write_mappings,
 )
 
+from cli.command_line import main
 from utils.paths import CONFIGS
 
 FEW = ("--epochs", "4", "--learning_rate", "0.02")
@@ -172,6 +173,13 @@ def test_it_runs_inside_src(shared: Path, tmp_path: Path):
     assert outcome.code == 0, outcome.err
     assert outcome.folders[0].is_dir()
     assert set(before) == set(contents(ROOT / "src", leave_out="__pycache__")), "nothing is left in the tree"
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setitem(sys.modules, "cli.describe", None)
+    monkeypatch.setattr("cli.command_line.CORE_PACKAGES", {"cli.describe"})
+    assert main(["describe", "demo"]) == 2
+    assert capsys.readouterr().err.startswith("error: the package cli.describe is not installed for ")
 
 
 @pytest.mark.parametrize("word", ["--help", "--list"], ids=["long output", "short output"])
