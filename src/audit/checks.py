@@ -88,7 +88,7 @@ def audit(config: Config, user_graph: Path | None = None, random_split: bool = F
         features = {name: matrix[: raw.n_items].astype(np.float32) for name, matrix in raw.matrices.items()}
     nan_is_missing = config["nan_features"] == "missing"
     present = {name: present_rows(matrix, raw.masks.get(name), nan_is_missing) for name, matrix in features.items()}
-    present = {name: there for name, there in present.items() if not there.all()}
+    present = {name: rows for name, rows in present.items() if not rows.all()}
     arguments = (raw.users, raw.items, raw.labels, raw.n_users, raw.n_items)
     splits, _ = make_splits(*arguments, filter_cold=False)
     in_order, by_time = check_time(raw, random_split)

@@ -44,7 +44,7 @@ def recognise(users: NDArray[Any], items: NDArray[Any], labels: NDArray[Any]) ->
         if any(found[key] != n for key, n in sizes.items()) or total != known["interactions"]:
             continue
         if not _same(found, known):
-            return f"the users, items and interactions of {name} ({source}), split anew: not the published split"
+            return f"the users, items and interactions of {name} ({source}), split again: not the published split"
         if "sha256" not in known:
             return f"the counts of the published split of {name} ({source}); its hash is not known here, so rows may differ"
         if split_hash(users, items, labels) == known["sha256"]:

@@ -18,7 +18,7 @@ class ContentOptions:
 
     action: str = setting(
         "list: kinds of content and how many items have it; verify: recompute every hash, exit code 1 if any is wrong; "
-        "compact: write the file anew without free space, if nothing is damaged",
+        "compact: write the file again without free space, if nothing is damaged",
         choices=("list", "verify", "compact"),
     )
     name: str = setting("name of the data set")
@@ -47,6 +47,6 @@ def run(words: Sequence[str]) -> int:
     if len(problems) > SHOWN:
         print(f"and {len(problems) - SHOWN:,} more")
     if options.action == "verify":
-        whole = "every record has the hash it was written with"
-        print(f"{len(problems):,} damaged records" if problems else whole)
+        intact = "every record has the hash it was written with"
+        print(f"{len(problems):,} damaged records" if problems else intact)
     return 1 if problems else 0

@@ -1,4 +1,4 @@
-"""Writes the report of a study again, from what is in its folder; its file's title, reference and report are read anew."""
+"""Writes the report of a study again, from what is in its folder; its file's title, reference and report are read again."""
 
 from __future__ import annotations
 

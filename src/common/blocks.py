@@ -30,8 +30,8 @@ class _SumOverBlocks(torch.autograd.Function):
                 part = function(own, others)
                 found = torch.autograd.grad(part, [*own, *others])
             total += part.detach()
-            for whole, gradient in zip(of_rows, found[:n_rows], strict=True):
-                whole[block] = gradient
+            for target, gradient in zip(of_rows, found[:n_rows], strict=True):
+                target[block] = gradient
             torch._foreach_add_(of_others, found[n_rows:])
         ctx.save_for_backward(*of_rows, *of_others)
         return total

@@ -79,19 +79,19 @@ def leading_directions(matrix: NDArray[np.float32] | sp.csr_matrix | LinearOpera
     return np.ascontiguousarray(directions * np.where(largest < 0, -1, 1), dtype=np.float32)
 
 
-def view_presence(dataset: Dataset, made_of: Mapping[str, Sequence[str]]) -> Tensor | None:
+def view_presence(dataset: Dataset, modalities_of: Mapping[str, Sequence[str]]) -> Tensor | None:
     """Which nodes have which content view: bool [N, V], users first; None where no item lacks anything.
 
     An item has a view if it has every modality that the view is made of, a user if one of its training items has it.
 
     Args:
-        made_of: view to its modalities.
+        modalities_of: view to its modalities.
     """
     if not dataset.present:
         return None
     history = dataset.inter_matrix("csr")
     columns = []
-    for modalities in made_of.values():
+    for modalities in modalities_of.values():
         lacked = [dataset.present[modality] for modality in modalities if modality in dataset.present]
         items = np.logical_and.reduce(lacked, axis=0) if lacked else np.ones(dataset.n_items, dtype=bool)
         users = history @ items > 0 if lacked else np.ones(dataset.n_users, dtype=bool)
@@ -101,17 +101,19 @@ def view_presence(dataset: Dataset, made_of: Mapping[str, Sequence[str]]) -> Ten
 
 def without_fills(dataset: Dataset) -> Dataset:
     """The data set with rows of zeros where an item lacks a modality, whatever the file holds there."""
-    blank = {m: np.where(there[:, None], dataset.features[m], np.float32(0)) for m, there in dataset.present.items()}
+    blank = {
+        m: np.where(present[:, None], dataset.features[m], np.float32(0)) for m, present in dataset.present.items()
+    }
     return dataclasses.replace(dataset, features=dataset.features | blank) if blank else dataset
 
 
 def imputed(dataset: Dataset) -> Dataset:
     """The data set with the mean of the items that have a modality where an item lacks it, whatever the file holds there."""
     filled = {}
-    for modality, there in dataset.present.items():
-        own = dataset.features[modality][there]
+    for modality, present in dataset.present.items():
+        own = dataset.features[modality][present]
         mean = own.sum(axis=0, dtype=np.float64) / max(len(own), 1)
-        filled[modality] = np.where(there[:, None], dataset.features[modality], mean.astype(np.float32))
+        filled[modality] = np.where(present[:, None], dataset.features[modality], mean.astype(np.float32))
     return dataclasses.replace(dataset, features=dataset.features | filled) if filled else dataset
 
 

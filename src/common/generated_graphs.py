@@ -36,7 +36,7 @@ class GeneratedGraph(nn.Module):
 
     @torch.no_grad()
     def draw(self) -> None:
-        """Draws anew what is kept, from PyTorch's default CPU stream."""
+        """Draws again what is kept, from PyTorch's default CPU stream."""
         for kept in (self.kept_to_users, self.kept_to_items, self.kept_loops):
             kept.copy_(torch.rand(kept.shape) < self.keep_rate)
         self.rebuild()
@@ -46,10 +46,10 @@ class GeneratedGraph(nn.Module):
         """The matrix, from what is in the state dict."""
         n = self.n_users + self.n_items
         loops = torch.arange(n, device=self.item_ids.device)
-        there = self.item_ids >= 0
-        users, items = loops[: self.n_users, None].expand_as(there)[there], self.item_ids[there] + self.n_users
+        known = self.item_ids >= 0
+        users, items = loops[: self.n_users, None].expand_as(known)[known], self.item_ids[known] + self.n_users
         scale = torch.bincount(torch.cat([users, items, loops]), minlength=n).float().rsqrt()
-        kept = torch.cat([self.kept_to_users[there], self.kept_to_items[there], self.kept_loops])
+        kept = torch.cat([self.kept_to_users[known], self.kept_to_items[known], self.kept_loops])
         rows, columns = torch.cat([users, items, loops])[kept], torch.cat([items, users, loops])[kept]
         self.pattern = EdgePattern(rows, columns, (n, n))
         self.register_buffer("values", scale[rows] * scale[columns] / self.keep_rate, persistent=False)
@@ -99,8 +99,8 @@ class PairGraph(nn.Module):
     @torch.no_grad()
     def rebuild(self) -> None:
         """The matrices, from what is in the state dict."""
-        there = self.item_ids >= 0
-        users, items = self.user_ids[there], self.item_ids[there]
+        known = self.item_ids >= 0
+        users, items = self.user_ids[known], self.item_ids[known]
         if self.initial:
             users, items = self.get_buffer("first_users"), self.get_buffer("first_items")
         self.of_users = EdgePattern(users, items, self.shape)

@@ -188,7 +188,7 @@ class SparseSymmetric(nn.Module):
 
 
 class EdgesLeftOut(nn.Module):
-    """A bipartite graph D^-1/2 A D^-1/2, A of zeros and ones, without some of its edges, the degrees D counted anew.
+    """A bipartite graph D^-1/2 A D^-1/2, A of zeros and ones, without some of its edges, the degrees D counted again.
 
     Args:
         graph: the whole, with its `split`.

@@ -132,7 +132,7 @@ class TrainingData:
         return dict.fromkeys(["train", *self.features], "")
 
     def derived(self, name: str, version: int, inputs: Any, build: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What `build` makes, each time anew."""
+        """What `build` makes, new each time."""
         return build()
 
 

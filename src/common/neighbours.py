@@ -84,9 +84,9 @@ def cosine_graph(dataset: Dataset, modality: str, k: int) -> sp.csr_matrix:
 
 def neighbour_matrix(values: NDArray[np.float32], columns: NDArray[np.integer]) -> sp.csr_matrix:
     """The lists [I, k] of `nearest_neighbours` as a matrix [I, I]: row i holds i's neighbours, columns ascending."""
-    there = columns >= 0
-    indptr = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-    graph = sp.csr_matrix((values[there], columns[there], indptr), shape=(len(columns), len(columns)))
+    found = columns >= 0
+    indptr = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
+    graph = sp.csr_matrix((values[found], columns[found], indptr), shape=(len(columns), len(columns)))
     graph.sort_indices()
     return graph
 
@@ -129,7 +129,7 @@ def edges_of_new_items(dataset: Dataset, modality: str, k: int, new: NDArray[np.
 
 
 def weighted_graph_of(features: Tensor, k: int) -> sp.csr_matrix:
-    """`weighted_item_graph` of features [I, F] that are not the data set's, computed anew."""
+    """`weighted_item_graph` of features [I, F] that are not the data set's, computed again."""
     values, columns = (part.cpu().numpy() for part in nearest_neighbours(features, k))
     return normalize_by_row_sums(neighbour_matrix(values, columns))
 

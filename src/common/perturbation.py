@@ -10,7 +10,7 @@ NOISE_LENGTH = 0.1
 
 
 def perturbed(x: Tensor, length: float = NOISE_LENGTH) -> Tensor:
-    """x + `length` sign(x) * rownorm(noise) for x [B, D], noise uniform in [0, 1), anew for each row; differentiable in x.
+    """x + `length` sign(x) * rownorm(noise) for x [B, D], noise uniform in [0, 1), again for each row; differentiable in x.
 
     Drawn on the CPU from PyTorch's default stream, whatever the device.
 

@@ -87,7 +87,7 @@ class Scorers:
     Args:
         dataset: its training interactions are counted.
         device: where scores are.
-        weights: at first; may be set anew at any time.
+        weights: at first; may be set again at any time.
     """
 
     def __init__(self, dataset: Dataset, device: torch.device, weights: ScorerWeights) -> None:

@@ -356,7 +356,7 @@ class Trainer:
             _set_random_streams(saved["random"], self.loader)
         except (UserError, AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0].removeprefix(f"{path}: ")
-            raise UserError(f"{path}: cannot be continued from ({reason}); start anew without --resume") from None
+            raise UserError(f"{path}: cannot be continued from ({reason}); start again without --resume") from None
         write_csv(self.folder.file("history.csv"), self.state.history)  # a kill may have come between the two files
         return True
 

@@ -6,7 +6,7 @@ C_uv; where there are only n < k, each further slot copies one chosen uniformly 
 
     S_uv = m_uv e^{C_uv} / sum_w m_uw e^{C_uw}    with m_uv the number of slots that hold v.
 
-S is drawn anew for each epoch and holds until the next; a user without co-users has an empty row.
+S is drawn again for each epoch and holds until the next; a user without co-users has an empty row.
 
 Source: Wang et al., "DualGNN", IEEE Transactions on Multimedia 2023; Zhou et al., DRAGON (arXiv 2301.12097).
 """

@@ -61,8 +61,8 @@ def _made(run: Run, kind: str, least: int) -> list[tuple[NDArray[Any], NDArray[A
         lists = largest_co_occurrences(_rows(run, kind), MOST)
         return {"indptr": lists.indptr, "indices": lists.indices, "counts": lists.data.astype(np.int32)}
 
-    made_of = {"train": run.dataset.fingerprint["train"], "k": MOST}
-    arrays = run.dataset.derived(f"{kind}-co-occurrences", 1, made_of, build)
+    inputs = {"train": run.dataset.fingerprint["train"], "k": MOST}
+    arrays = run.dataset.derived(f"{kind}-co-occurrences", 1, inputs, build)
     rows = _split(arrays["indptr"], arrays["indices"], arrays["counts"])
     return [(neighbours[counts >= least], counts[counts >= least]) for neighbours, counts in rows]
 

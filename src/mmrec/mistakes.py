@@ -57,13 +57,13 @@ def mistakes_of_plugins() -> Iterator[None]:
     except (MemoryError, BrokenPipeError):
         raise
     except Exception as error:  # a plugin may raise anything; what is not of its doing goes on
-        told = _told(error)
-        if told is None:
+        message = _message_of(error)
+        if message is None:
             raise
-        raise UserError(told) from error
+        raise UserError(message) from error
 
 
-def _told(error: Exception) -> str | None:
+def _message_of(error: Exception) -> str | None:
     """The line for an error that was raised in or below the code of a model file, else None."""
     place, path, innermost, model, step = None, None, "", None, error.__traceback__
     in_tree = None

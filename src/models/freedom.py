@@ -1,4 +1,4 @@
-"""FREEDOM: a frozen item graph of raw features beside a user-item graph that is pruned anew for each epoch.
+"""FREEDOM: a frozen item graph of raw features beside a user-item graph that is pruned again for each epoch.
 
 Item graph M = sum_m w_m S_m, S_m = 1/k at the k items most similar to each item by the cosine of raw features. Per epoch a
 share `edge_dropout` of the interactions is left out, those between nodes of high degree more often (kept without

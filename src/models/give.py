@@ -4,7 +4,7 @@ Interaction view h = [h_U ; h_I]: LightGCN's mean of layers over [E_U ; E_I]. Co
 a_m = E_I * sigmoid(G_m(W_m f_m + b_m)) of their standardised features f_m, smoothed over the item graph S_m,
 c_m = (1 - s) S_m a_m + s a_m, and users R^ c_m, with R^ the user x item part of the normalised user-item graph.
 Final embeddings z = h + mean_m sigmoid(P_m h) * c_m, scores are dot products.
-Edge masking: a training step's user-item graph lacks the interactions of its own batch, degrees counted anew, as the
+Edge masking: a training step's user-item graph lacks the interactions of its own batch, degrees counted again, as the
 graph at evaluation lacks the held-out interactions.
 Loss: mean of -log sigmoid(s_ui - s_uj), plus `cl_weight` times the mean of |h|^2 over the batch's nodes (no gradient)
 times symmetric InfoNCE between h and mean_m c_m over the batch's users and over its positives, the mean of both, plus
@@ -124,8 +124,8 @@ class GIVE(GeneralRecommender):
         rows = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
         nodes, place = rows.unique(return_inverse=True)
         graph = self.without_edges(self.graph, batch[0], batch[1]) if options.edge_masking else self.graph
-        whole, views = self.encode(graph)
-        interaction, content = F.embedding(nodes, whole), [F.embedding(nodes, view) for view in views]
+        embeddings, views = self.encode(graph)
+        interaction, content = F.embedding(nodes, embeddings), [F.embedding(nodes, view) for view in views]
         users, pos, neg = F.embedding(place, self.fuse(interaction, content))
         terms = {"bpr": bpr_loss((users * pos).sum(1), (users * neg).sum(1))}
         if options.cl_weight:

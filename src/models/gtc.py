@@ -288,7 +288,7 @@ class GTC(GeneralRecommender):
             return torch.stack([info_nce(a, b, scale) for a, b in itertools.combinations(views, 2)]).mean()
         if self.options.critic == "product" or len(views) == 2:
             return total_correlation(views, scale)
-        # TC(x, y, z) = I(x; y) + I(x, y; z): an InfoNCE for each term, in an order drawn anew each step.
+        # TC(x, y, z) = I(x; y) + I(x, y; z): an InfoNCE for each term, in an order drawn again each step.
         first, *others = [F.normalize(views[k], dim=1) for k in torch.randperm(len(views)).tolist()]
         seen, loss = first, first.new_zeros(())
         for number, view in enumerate(others):

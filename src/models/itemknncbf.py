@@ -62,10 +62,10 @@ class ItemKNNCBF(GeneralRecommender):
         features = {modality: dataset.fingerprint[modality] for modality in self.modalities}
         inputs = {"features": features, "k": self.options.knn_k, "shrink": self.options.shrink}
         arrays = dataset.derived("content-neighbours", 1, inputs, build)
-        there = arrays["columns"] >= 0
-        bounds = np.concatenate([[0], there.sum(axis=1).cumsum()])
+        found = arrays["columns"] >= 0
+        bounds = np.concatenate([[0], found.sum(axis=1).cumsum()])
         shape = (self.n_items, self.n_items)
-        return sp.csr_matrix((arrays["values"][there], arrays["columns"][there], bounds), shape=shape)
+        return sp.csr_matrix((arrays["values"][found], arrays["columns"][found], bounds), shape=shape)
 
     def score_new_items(self, users: Tensor, features: Mapping[str, NDArray[np.float32]], dataset: Dataset) -> Tensor:
         """A new item is in the list of each item whose last neighbour it is more similar to."""

@@ -1,7 +1,7 @@
 """LayerGCN: each layer of the propagation is weighed, node by node, by its cosine with the id embedding.
 
 X^0 = [E_U ; E_I]; for l = 1..L: Z = G X^(l-1), X^l_v = cos(Z_v, X^0_v) Z_v; output sum_{l=1..L} X^l, without layer 0 and
-not divided. In training G is a graph of a share 1 - `edge_dropout` of the interactions, drawn anew for each epoch and
+not divided. In training G is a graph of a share 1 - `edge_dropout` of the interactions, drawn again for each epoch and
 normalised again; in evaluation all are used. Loss, summed over the batch: -log sigmoid(s_ui - s_uj) plus `reg_weight`
 times half the squares of the batch's id embeddings.
 

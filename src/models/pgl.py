@@ -3,7 +3,7 @@
 X_u = [Q_u^m]_m and X_i = [P_m(F_m) / |P_m(F_m)|]_m, joined over the modalities, width M D. With A^ = D^-1/2 A D^-1/2 and S
 the mixed binary item graph of FREEDOM: Z = mean of layers 0..L of G^l [X_u; X_i], plus S^(n_mm_layers) X_i on the items. G
 is A^ in evaluation and a sub-graph in training. `local`: 0.3 of the edges, drawn each epoch with probability proportional to
-(deg_u deg_i)^-1/2, normalised anew. `global`: with A^ = sum_k s_k a_k b_k^T cut at r = `embedding_size` terms and q = r/4,
+(deg_u deg_i)^-1/2, normalised again. `global`: with A^ = sum_k s_k a_k b_k^T cut at r = `embedding_size` terms and q = r/4,
 sum_(k<=q) s_k s_(r-q+k) a_k b_k^T without the entries below 1e-3. Scores are dot products. Loss: mean of
 -log sigmoid(s_ui - s_uj) plus `reg_weight` times half of NCE(users) + NCE(positives), each between two dropouts of Z.
 

@@ -1,7 +1,7 @@
 """SelfCF: user and item of an observed pair predict each other's perturbed embedding; no negatives.
 
 E* = LightGCN's mean over layers 0..L; in training each pass goes over a graph whose entries are kept with probability
-1 - r and multiplied by 1/(1 - r), r ~ Uniform[0, 1) anew for each batch, both directions of an edge apart. With the batch's
+1 - r and multiplied by 1/(1 - r), r ~ Uniform[0, 1) again for each batch, both directions of an edge apart. With the batch's
 rows u, v, their copies u~, v~ without a gradient and with a share of entries zeroed, and the linear predictor P:
 -1/2 mean cos(P u, v~) - 1/2 mean cos(P v, u~) + `reg_weight` times half the squares of u and v, summed.
 Score: <P u, v> + <u, P v> on the full graph.

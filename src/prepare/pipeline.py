@@ -102,10 +102,10 @@ class Pipeline:
         made_here = (self.work / MARK).is_file()
         if not made_here and self.folder.is_dir():
             others = [f"{self.folder.name}.inter", *MADE]
-            there = sorted(path.name for pattern in others for path in self.folder.glob(pattern))
-            if there:
+            files = sorted(path.name for pattern in others for path in self.folder.glob(pattern))
+            if files:
                 raise UserError(
-                    f"{self.folder}: holds {', '.join(there[:5])}, not made by prepare; nothing was changed: choose another "
+                    f"{self.folder}: holds {', '.join(files[:5])}, not made by prepare; nothing was changed: choose another "
                     "name or --data_path"
                 )
         if self.dry:
@@ -156,7 +156,7 @@ class Pipeline:
         return ""
 
     def plan(self, steps: Sequence[Step]) -> list[tuple[Step, str]]:
-        """Each step and why it would run; a step that reads what another would make anew depends on that."""
+        """Each step and why it would run; a step that reads what another would make again depends on that."""
         made: dict[Path, str] = {}
         planned = []
         for step in steps:

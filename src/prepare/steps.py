@@ -88,7 +88,7 @@ class Steps:
         if any(kinds.values()):
             inputs = [self.item_map, *([items] if described else []), *([self.images] if self.images else [])]
             inputs += [self.work / "images.json"] if found.fetch_images else []
-            outputs = [self.store, *(self._digests(kind) for kind, there in kinds.items() if there)]
+            outputs = [self.store, *(self._digests(kind) for kind, present in kinds.items() if present)]
             steps.append(Step("content", self.content, inputs, outputs, version=2))
         if self.images and found.image_encoder is None:  # which would find the broken ones
             inputs, outputs = [self._digests("image")], [self.work / "images_checked.json"]

@@ -124,8 +124,8 @@ def report(options: PrepareOptions, inputs: Inputs, records: Records) -> list[st
     if checked := found.get("check_images"):
         n, broken = checked["items"], checked["broken"]
         if checked["by"]:
-            whole = f"{n:,} stored = {n - len(broken):,} whole + {len(broken):,} broken"
-            lines += [f"images decoded by {checked['by']}: {whole}", *problem_lines(broken)]
+            counts = f"{n:,} stored = {n - len(broken):,} whole + {len(broken):,} broken"
+            lines += [f"images decoded by {checked['by']}: {counts}", *problem_lines(broken)]
         else:
             lines.append(f"images: {n:,} stored were not checked, since Pillow is not installed: pip install pillow")
     for name, entry in found.items():

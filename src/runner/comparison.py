@@ -97,9 +97,11 @@ def summarize(results: Sequence[Result], oracles: dict[str, dict[str, float]]) -
         best = max(peers, key=Row.score)
         best.selected = bool(best.valid) and not best.failed
     for dataset, metrics in oracles.items():
-        mine = [row for row in rows if row.dataset == dataset]
-        oracle = Row(dataset, ORACLE, {}, mine[0].valid_metric, [], {}, {k: [v] for k, v in metrics.items()}, [], 0.0)
-        rows.insert(rows.index(mine[-1]) + 1, oracle)
+        of_dataset = [row for row in rows if row.dataset == dataset]
+        oracle = Row(
+            dataset, ORACLE, {}, of_dataset[0].valid_metric, [], {}, {k: [v] for k, v in metrics.items()}, [], 0.0
+        )
+        rows.insert(rows.index(of_dataset[-1]) + 1, oracle)
     return rows
 
 

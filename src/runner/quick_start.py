@@ -243,7 +243,7 @@ def refits(config: Config) -> bool:
 
 
 def _refit(config: Config, dataset: Dataset, picked: Trainer, epochs: int, resume: bool) -> Trainer:
-    """Trains the model anew on train and validation, with the same seed and settings, in the folder `refit` of the run.
+    """Trains the model again on train and validation, with the same seed and settings, in the folder `refit` of the run.
 
     Args:
         dataset: as `for_refit` makes it: its graphs are of both, and it holds no test row.
@@ -305,10 +305,10 @@ def check_resumable(folder: RunFolder, dataset: Dataset) -> None:
     if not finished and not folder.file("last.pt").is_file():
         return  # killed in its first epoch: there is nothing to go on from
     if folder.manifest()["hashes"] != dataset.fingerprint:
-        raise UserError(f"{folder.path}: the data have changed since this run began; start it anew without --resume")
+        raise UserError(f"{folder.path}: the data have changed since this run began; start it again without --resume")
     if not finished and is_older(folder.manifest()):
         raise UserError(
-            f"{folder.path}: the code has changed since this run began; --rerun_changed beside --resume begins it anew"
+            f"{folder.path}: the code has changed since this run began; --rerun_changed beside --resume begins it again"
         )
 
 
@@ -329,7 +329,7 @@ def _of_test(config: Config, dataset: Dataset, folder: RunFolder, test: Evaluati
     found: dict[str, Any] = {}
     dataset = with_modalities(config, dataset)
     if config["group_by"]:
-        groups = [name for name in config["group_by"] if name != "cold_items"]  # which are ranked anew
+        groups = [name for name in config["group_by"] if name != "cold_items"]  # which are ranked again
         found["groups"] = evaluate_groups(test, dataset, "test", groups)
     if config["beyond_accuracy"]:
         found["beyond"] = beyond_accuracy(

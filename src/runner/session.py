@@ -140,7 +140,7 @@ def check_all(
         say: takes each line.
     """
     problems: list[str] = []
-    spoken: set[str] = set()
+    printed: set[str] = set()
     stale: set[str] = set()
     built: set[str] = set()
     folders = earlier or [None] * len(configs)
@@ -192,8 +192,8 @@ def check_all(
             left = ", ".join(map(str, too_large))
             notes.append(f"topk: {left} left out of the default: '{config.dataset}' has {dataset.n_items} items")
         for line in [*dataset.statistics(), *(f"warning: {warning}" for warning in [*dataset.warnings, *notes])]:
-            if line not in spoken:
-                spoken.add(line)
+            if line not in printed:
+                printed.add(line)
                 say(line)
     if problems:
         raise UserError(*dict.fromkeys(problems))

@@ -80,8 +80,8 @@ class StoredRun:
         config = stored_config(folder, {key: value for key, value in given.items() if value})
         trained_on = RunFolder(folder).manifest()["hashes"]
         if config["modalities"]:  # a data set file of the tree may name some that were not there
-            there = {name: file for name, file in config["modalities"].items() if name in trained_on}
-            config = replace(config, entries=config.entries | {"modalities": there or None})
+            used = {name: file for name, file in config["modalities"].items() if name in trained_on}
+            config = replace(config, entries=config.entries | {"modalities": used or None})
         place = pick_device(config["device"])
         path = folder / ("refit/checkpoint.pt" if refits(config) else "checkpoint.pt")
         if not path.is_file():

@@ -47,7 +47,7 @@ class Trial:
         return {name: getattr(self, name) for name in names}
 
 
-Scores = Mapping[tuple[str, str], Sequence[float | None]]  # (label, data set) to the score of each point told so far
+Scores = Mapping[tuple[str, str], Sequence[float | None]]  # (label, data set) to the score of each point so far
 
 
 def plan(
@@ -71,9 +71,9 @@ def plan(
     for entry in study.entries:
         own = model_keys(entry.model, entry.plugin)
         for dataset in entry.datasets:
-            told = (scores or {}).get((entry.label, dataset), ())
-            mine = points(entry, study.search, told)
-            best = _best(told) if len(told) == len(mine) else None
+            observed = (scores or {}).get((entry.label, dataset), ())
+            mine = points(entry, study.search, observed)
+            best = _best(observed) if len(observed) == len(mine) else None
             for place, point in enumerate(mine):
                 try:
                     of_point = make_trials(study, entry, own, dataset, point, places)
@@ -94,9 +94,9 @@ def plan(
     return trials
 
 
-def _best(told: Sequence[float | None]) -> int | None:
+def _best(observed: Sequence[float | None]) -> int | None:
     """The place of the highest score, of equals the first; None where no point has one."""
-    good = [(score, -place) for place, score in enumerate(told) if score is not None]
+    good = [(score, -place) for place, score in enumerate(observed) if score is not None]
     return -max(good)[1] if good else None
 
 
@@ -131,17 +131,17 @@ def _settings_identity(config: Config) -> str:
     return identity(replace(config, entries=entries))
 
 
-def points(entry: Entry, search: Search, told: Sequence[float | None] = ()) -> list[Point]:
+def points(entry: Entry, search: Search, observed: Sequence[float | None] = ()) -> list[Point]:
     """The points of an entry's space that are tried, in order; drawn ones are the same for each data set.
 
     Grid: all, or `search.trials` of them drawn without replacement where there are more. Random: that many draws. Tpe: the
-    points told so far and the next generation, if the budget has one; a function of what was told and nothing else.
+    points with a score and the next generation, if the budget has one; a function of the scores and nothing else.
     """
     if not entry.grid:
         return [{}]
     stream = random.Random(f"{search.seed} {entry.label}")
     if search.method == "tpe":
-        return _propose(entry.grid, search, stream.randrange(2**32), told)
+        return _propose(entry.grid, search, stream.randrange(2**32), observed)
     if search.method == "random":
         return list(itertools.islice(_distinct(entry.grid, stream, search.trials or 1), search.trials))
     axes = {key: axis for key, axis in entry.grid.items() if not isinstance(axis, Range)}
@@ -174,8 +174,8 @@ def _draw(axis: Axis, stream: random.Random) -> Any:
     )
 
 
-def _propose(grid: Mapping[str, Axis], search: Search, seed: int, told: Sequence[float | None]) -> list[Point]:
-    """Replays what was told to a tree-structured Parzen estimator and asks for the next generation.
+def _propose(grid: Mapping[str, Axis], search: Search, seed: int, observed: Sequence[float | None]) -> list[Point]:
+    """Replays the scores so far to a tree-structured Parzen estimator and asks for the next generation.
 
     Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011; Optuna's implementation.
     """
@@ -187,11 +187,11 @@ def _propose(grid: Mapping[str, Axis], search: Search, seed: int, told: Sequence
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=GENERATION)
     estimator = optuna.create_study(direction="maximize", sampler=sampler)
     proposed: list[Point] = []
-    while len(proposed) < min(len(told) + 1, search.trials or 1):
+    while len(proposed) < min(len(observed) + 1, search.trials or 1):
         count = min(GENERATION, (search.trials or 1) - len(proposed))
         asked = [estimator.ask() for _ in range(count)]
         proposed += [{key: _suggest(trial, key, axis) for key, axis in grid.items()} for trial in asked]
-        for trial, score in zip(asked, told[len(proposed) - count : len(proposed)], strict=False):
+        for trial, score in zip(asked, observed[len(proposed) - count : len(proposed)], strict=False):
             failed = score is None
             estimator.tell(trial, None if failed else score, optuna.trial.TrialState.FAIL if failed else None)
     return proposed

@@ -133,18 +133,18 @@ def _check_grown(trials: Sequence[Trial], folder: Path, file: Path, changes: Map
     gone = [record for record in before if record not in now]
     if not gone:
         return
-    kept, told = folder / "study.yaml", []
+    kept, differing = folder / "study.yaml", []
     if kept.is_file() and kept.resolve() != file.resolve():
-        told = differences(_of_trials(changed(kept, {})), _of_trials(changed(file, changes)))
+        differing = differences(_of_trials(changed(kept, {})), _of_trials(changed(file, changes)))
     # Otherwise the values come from other files: those of the first trial, then and now.
     mine = [t for t in trials if {**t.record(), "folder": ""} == {**gone[0], "folder": ""}]
     path = folder / gone[0]["folder"] / "config.yaml"
-    if not told and mine and path.is_file():
+    if not differing and mine and path.is_file():
         values = {key: value for key, value in mine[0].config.entries.items() if key not in NOT_IDENTITY}
         earlier = read_yaml(path, str(path))
-        told = differences({key: earlier.get(key) for key in values}, values)
+        differing = differences({key: earlier.get(key) for key in values}, values)
     first = f"{gone[0]['label']} on {gone[0]['dataset']}, {gone[0]['point']}, seed {gone[0]['seed']}"
-    what = "; ".join(told[:5]) or "nothing there: this code plans other trials"
+    what = "; ".join(differing[:5]) or "nothing there: this code plans other trials"
     raise UserError(
         f"{folder}: {len(gone)} of its {len(before)} trials are not in {file.name} any more (first: {first}); what has "
         f"changed: {what}. A study may grow, not change: change it back, give it another `name:`, or write elsewhere with "
@@ -176,21 +176,21 @@ def _known(study: Study, folder: Path) -> tuple[Scores, set[str]]:
         return {}, set()
     results = load(folder)
     others = {str(r.folder.relative_to(folder)) for r in results if r.seed not in study.search_seeds}
-    told: dict[tuple[str, str], list[float | None]] = {}
+    observed: dict[tuple[str, str], list[float | None]] = {}
     grouped: dict[tuple[str, str], dict[str, list[Any]]] = {}
     for result in results:
         points = grouped.setdefault((result.label, result.dataset), {})
         points.setdefault(repr(result.point), []).append(result)
     for key, points in grouped.items():
-        told[key] = []
+        observed[key] = []
         for results in points.values():
             own = [result for result in results if result.seed in study.search_seeds]
             if len(own) < len(study.search_seeds) or any(result.status == "open" for result in own):
                 break
             failed = any(result.status in ("failed", "diverged") for result in results)
             good = [] if failed else [r.metrics["valid"][r.metrics["valid_metric"]] for r in own]
-            told[key].append(statistics.fmean(good) if good else None)
-    return told, others
+            observed[key].append(statistics.fmean(good) if good else None)
+    return observed, others
 
 
 def _check_data(trials: Sequence[Trial]) -> None:

@@ -549,13 +549,13 @@ def stopped_run(world: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_resume_with_other_interactions(world: Path, monkeypatch: pytest.MonkeyPatch):
     words = stopped_run(world, monkeypatch)
     rows(NEW)(world / "data" / "toy")
-    refused(world, *words, says="the data have changed since this run began; start it anew without --resume")
+    refused(world, *words, says="the data have changed since this run began; start it again without --resume")
 
 
 def test_resume_with_other_features(world: Path, monkeypatch: pytest.MonkeyPatch):
     words = stopped_run(world, monkeypatch)
     write_features(world / "data" / "toy" / "text_feat.npy", seed=99)
-    refused(world, *words, says="the data have changed since this run began; start it anew without --resume")
+    refused(world, *words, says="the data have changed since this run began; start it again without --resume")
 
 
 def test_resume_of_a_grid_whose_finished_runs_saw_other_data(world: Path):
@@ -563,7 +563,7 @@ def test_resume_of_a_grid_whose_finished_runs_saw_other_data(world: Path):
     trained(*words)
     rows(NEW)(world / "data" / "toy")
     refused(
-        world, *words, "--resume", says="the data have changed since this run began; start it anew without --resume"
+        world, *words, "--resume", says="the data have changed since this run began; start it again without --resume"
     )
 
 
@@ -575,7 +575,7 @@ def test_resume_with_other_code(world: Path, tmp_path_factory: pytest.TempPathFa
     monkeypatch.setattr("utils.paths.SOURCE", code)
     monkeypatch.setattr("runner.registry.MODELS", code / "models")
     refused(
-        world, *words, says="the code has changed since this run began; --rerun_changed beside --resume begins it anew"
+        world, *words, says="the code has changed since this run began; --rerun_changed beside --resume begins it again"
     )
 
 

@@ -679,7 +679,7 @@ def test_the_state_of_another_model_is_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"something else"])
 def test_a_state_that_is_broken_is_refused_in_one_line(content, tmp_path):
     (tmp_path / "last.pt").write_bytes(content)
-    with pytest.raises(UserError, match=r"last\.pt: cannot be continued from .*start anew without --resume") as error:
+    with pytest.raises(UserError, match=r"last\.pt: cannot be continued from .*start again without --resume") as error:
         make_trainer(tmp_path).resume()
     assert "\n" not in str(error.value)
 

@@ -90,7 +90,7 @@ def write(frozen: Mapping[str, Mapping[str, Any]]) -> None:
 def main() -> None:
     """Freezes the models that the command line names."""
     parser = argparse.ArgumentParser(description="Freeze the loss curves of models on a toy data set.")
-    parser.add_argument("model", nargs="*", help="models to freeze anew; none: all")
+    parser.add_argument("model", nargs="*", help="models to freeze again; none: all")
     models = parser.parse_args().model
     known = trained_models()
     if unknown := [name for name in models if name not in known]:

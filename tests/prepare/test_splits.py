@@ -151,7 +151,7 @@ def test_published_splits_are_recognised_by_counts_and_hash(monkeypatch):
     known = {"source": "S", "users": 10, "items": 30, "interactions": 300}
     counts = {"train": 240, "valid": 30, "test": 30}
     monkeypatch.setattr("audit.published_splits.published_splits", lambda: {"it": known})
-    assert "split anew: not the published split" in recognise(*rows)
+    assert "split again: not the published split" in recognise(*rows)
     known |= counts
     assert recognise(*rows).startswith("the counts of the published split of it (S); its hash is not known")
     known |= {"sha256": split_hash(*rows)}
@@ -160,7 +160,7 @@ def test_published_splits_are_recognised_by_counts_and_hash(monkeypatch):
     assert recognise(*(column[order] for column in rows)) == "the published split of it (S), by counts and hash"
     assert "but not its rows" in recognise(data.users, data.items, split(data, "mmrec", seed=1))
     known["train"] = 239
-    assert "split anew" in recognise(*rows)
+    assert "split again" in recognise(*rows)
 
 
 def test_the_table_of_published_splits_adds_up():

@@ -319,7 +319,7 @@ def test_a_damaged_state_is_one_clear_line(
     assert forks.run(*words, "--resume")[0] == 2
     errors = [line for line in forks.log.read_text().splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert re.fullmatch(r"error: .*/last\.pt: cannot be continued from \(.+\); start anew without --resume", errors[0])
+    assert re.fullmatch(r"error: .*/last\.pt: cannot be continued from \(.+\); start again without --resume", errors[0])
     assert "Traceback" not in forks.log.read_text()
     assert state.read_bytes() == damaged
     assert (the_run(tmp_path) / "history.csv").read_bytes() == history

@@ -38,7 +38,7 @@ def test_answers_are_those_of_the_run(stored, service):
     scores[stored.dataset.inter_matrix("csr")[5].indices] = -np.inf
     found = service.recommend("U5", 7)
     assert [one["item"] for one in found] == [f"B{item}" for item in np.argsort(-scores, kind="stable")[:7]]
-    service.close()  # `forward` is then computed anew
+    service.close()  # `forward` is then computed again
     items = stored.model()[1].detach().numpy()
     unit = items / np.linalg.norm(items, axis=1, keepdims=True)
     near = Service(stored).similar("B3", 4)

@@ -33,7 +33,7 @@ class ModuleEncoder(Encoder):
     Args:
         module: takes [B, 3, H, W].
         transform: makes a tensor [3, H, W] from an image.
-        layer: name of the submodule whose output is taken. None: what goes into the last linear layer, or with `whole`
+        layer: name of the submodule whose output is taken. None: what goes into the last linear layer, or with `whole_model`
             what comes out of the module.
         pooling: see `pool`; None: `mean` of what has positions.
     """
@@ -45,7 +45,7 @@ class ModuleEncoder(Encoder):
         device: str = "cpu",
         layer: str | None = None,
         pooling: str | None = None,
-        whole: bool = False,
+        whole_model: bool = False,
     ) -> None:
         self.device = pick_device(device)
         self.module = module.eval().to(self.device)
@@ -59,7 +59,7 @@ class ModuleEncoder(Encoder):
                 first = ", ".join(list(dict.fromkeys(name.partition(".")[0] for name in named if name)))
                 raise UserError(f"layer: no module '{layer}'{nearest(layer, named)}; the model starts with {first}")
             named[layer].register_forward_hook(self._catch)
-        elif not whole:
+        elif not whole_model:
             linear = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
             if not linear:
                 raise UserError("layer: the model has no linear layer at its end; name the layer whose output to take")
@@ -112,7 +112,7 @@ class TimmEncoder(ModuleEncoder):
         load_weights(module, spec.weights)
         module.reset_classifier(0)
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(module), is_training=False)
-        super().__init__(module, transform, spec.device, spec.layer, spec.pooling, whole=True)
+        super().__init__(module, transform, spec.device, spec.layer, spec.pooling, whole_model=True)
 
     def record(self) -> dict[str, Any]:
         return super().record() | {"versions": versions("torch", "torchvision", "timm", "pillow")}
@@ -137,8 +137,10 @@ class SentenceEncoder(Encoder):
     def encode(self, batch: Sequence[Any]) -> NDArray[np.float32]:
         texts = list(batch)
         if self.pooling is None:
-            whole = self.model.encode(texts, batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=True)
-            return np.asarray(whole, dtype=np.float32)
+            vectors = self.model.encode(
+                texts, batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=True
+            )
+            return np.asarray(vectors, dtype=np.float32)
         tokens: Any = self.model.encode(
             texts, batch_size=self.batch_size, show_progress_bar=False, output_value="token_embeddings"
         )

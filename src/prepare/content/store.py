@@ -65,11 +65,11 @@ class ContentStore:
                 f"{path}: not a content store ({_reason(error)}); delete it and run prepare again"
             ) from None
         needed = _bytes_in_use(environment)
-        if (there := os.fstat(lock.fileno()).st_size) < needed:
+        if (size := os.fstat(lock.fileno()).st_size) < needed:
             # To read beyond the end of a mapped file would end the process.
             environment.close()
             lock.close()
-            raise UserError(f"{path}: cut short ({there:,} of {needed:,} bytes); delete it and run prepare again")
+            raise UserError(f"{path}: cut short ({size:,} of {needed:,} bytes); delete it and run prepare again")
         return cls(path, write, environment, lock)
 
     def close(self) -> None:
@@ -209,7 +209,7 @@ class ContentStore:
 
 
 def compact(path: Path) -> tuple[int, int]:
-    """Writes the file anew without free pages, in order of the keys; returns its bytes before and after.
+    """Writes the file again without free pages, in order of the keys; returns its bytes before and after.
 
     Equal content then is equal in every byte, however it came in. The old file stays until the new one is whole.
 

@@ -43,7 +43,7 @@ def convert(source: Path, target: Path, form: str, to: str, single: bool = False
         form: format of the source.
         to: format of the target.
         single: one recbole file in place of three.
-        renumber: number users and items anew.
+        renumber: number users and items again.
 
     Raises:
         UserError: if the source is not of the format, or the target holds a data set already.
@@ -67,7 +67,9 @@ def convert(source: Path, target: Path, form: str, to: str, single: bool = False
     if user_names is not None or item_names is not None:
         if companions:
             names = ", ".join(path.name for path in companions)
-            table.notes.append(f"ids were numbered anew, so files whose rows follow the old ones are left out: {names}")
+            table.notes.append(
+                f"ids were numbered again, so files whose rows follow the old ones are left out: {names}"
+            )
         companions = []
     # All contents are made before anything is written; the file that makes it a data set comes last.
     files = WRITERS[to](users, items, table, target.name, single)
@@ -96,8 +98,8 @@ def _numbers(what: str, ids: Sequence[str], table: Table, renumber: bool) -> tup
     """Numbers [E] of ids, and the id of each number; None where ids are numbers already and are kept."""
     codes, unique = pd.factorize(np.asarray(ids, dtype=object))
     names = [str(name) for name in unique]
-    whole = all(re.fullmatch(r"0|[1-9]\d{0,9}", name) for name in names)
-    if whole and not renumber:
+    numeric = all(re.fullmatch(r"0|[1-9]\d{0,9}", name) for name in names)
+    if numeric and not renumber:
         numbers = np.array([int(name) for name in names], dtype=np.int64)
         gaps = int(numbers.max()) + 1 - len(numbers)
         if table.kept or gaps <= len(numbers):  # else raw ids, for which rows of features would be no use

@@ -95,14 +95,14 @@ def _column(rows: pd.DataFrame, role: str, path: Path) -> str:
     for known in KNOWN_COLUMNS[role]:
         if known in plain:
             return plain[known]
-    there = ", ".join(map(str, rows.columns))
+    listed = ", ".join(map(str, rows.columns))
     if role == "split":
         raise UserError(
-            f"{path.name}: no column that tells the split (x_label or split); there are {there}; without a split, "
+            f"{path.name}: no column that tells the split (x_label or split); there are {listed}; without a split, "
             f"`main.py prepare NAME --interactions {path.name}` makes one"
         )
     raise UserError(
-        f"{path.name}: no column for the {role} ({', '.join(KNOWN_COLUMNS[role][:4])}); there are {there}; rename it"
+        f"{path.name}: no column for the {role} ({', '.join(KNOWN_COLUMNS[role][:4])}); there are {listed}; rename it"
     )
 
 
@@ -212,9 +212,9 @@ def read_mmssl(source: Path) -> Table:
     if not len(pairs):
         raise UserError(f"{folder}: no interactions in any of the three splits")
     labels = np.repeat(np.arange(3, dtype=np.int8), [len(rows) for rows in splits])
-    home = folder if any(folder.glob("*_feat.npy")) else source
+    features_folder = folder if any(folder.glob("*_feat.npy")) else source
     users, items = (pairs[:, column].astype(str).tolist() for column in (0, 1))
-    return Table(users, items, labels, {}, home, kept=True, split_up=True)
+    return Table(users, items, labels, {}, features_folder, kept=True, split_up=True)
 
 
 def _mmssl_split(folder: Path, name: str) -> NDArray[np.int64]:

@@ -110,9 +110,9 @@ def read_items(
 
 def _text_columns(path: Path, header: Sequence[str], how: Reading) -> tuple[int, list[int]]:
     """The place of the ids' column, and of the columns that make the text."""
-    there, key, columns = ", ".join(header), how.text_id, how.text_columns
+    listed, key, columns = ", ".join(header), how.text_id, how.text_columns
     problems = [
-        f"{path.name}: no column '{name}'{nearest(name, header)}; its columns are {there}"
+        f"{path.name}: no column '{name}'{nearest(name, header)}; its columns are {listed}"
         for name in (*columns, *([key] if key else []))
         if name not in header
     ]
@@ -125,7 +125,7 @@ def _text_columns(path: Path, header: Sequence[str], how: Reading) -> tuple[int,
             key = header[plain.index(known[0])]
         else:
             problems.append(
-                f"{path.name}: which column holds the item's id? add --text_id NAME; its columns are {there}"
+                f"{path.name}: which column holds the item's id? add --text_id NAME; its columns are {listed}"
             )
     chosen = [header.index(name) for name in columns if name in header]
     if not problems and not columns:

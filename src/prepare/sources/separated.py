@@ -105,16 +105,16 @@ def choose_columns(path: Path, header: Sequence[str], named: Mapping[str, str]) 
     Raises:
         UserError: for a column that is not there, or if user or item is not found.
     """
-    there = ", ".join(header)
+    listed = ", ".join(header)
     if any(number(name) is not None for name in header):
-        there += " (the first line has to name the columns)"
+        listed += " (the first line has to name the columns)"
     problems = [
         f"--columns: unknown column '{role}'{nearest(role, KNOWN_COLUMNS)}; there are {', '.join(KNOWN_COLUMNS)}"
         for role in named
         if role not in KNOWN_COLUMNS
     ]
     problems += [
-        f"{path.name}: no column '{name}' ({role}){nearest(name, header)}; its columns are {there}"
+        f"{path.name}: no column '{name}' ({role}){nearest(name, header)}; its columns are {listed}"
         for role, name in named.items()
         if role in KNOWN_COLUMNS and name not in header
     ]
@@ -127,7 +127,7 @@ def choose_columns(path: Path, header: Sequence[str], named: Mapping[str, str]) 
             found[role] = plain.index(known[0])
         elif role not in named and role in ("user", "item"):
             problems.append(
-                f"{path.name}: which column is the {role}? add --columns {role}=NAME; its columns are {there}"
+                f"{path.name}: which column is the {role}? add --columns {role}=NAME; its columns are {listed}"
             )
     if problems:
         raise UserError(*problems)

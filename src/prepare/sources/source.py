@@ -92,8 +92,8 @@ class Published:
         Raises:
             UserError: if there are no interactions.
         """
-        there, kinds = self._places(folder, category), self._kinds(use)
-        chosen = next((kind for kind in kinds if kind in there), None)
+        present, kinds = self._places(folder, category), self._kinds(use)
+        chosen = next((kind for kind in kinds if kind in present), None)
         if chosen is None:
             wanted = " or ".join(self.file_names(category)[kind] for kind in kinds)
             listing = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else []
@@ -106,7 +106,7 @@ class Published:
             more = ", or add --download" if "url" in self.settings else ""
             raise UserError(f"{folder}: no {wanted}; {what}. Put it there ({hint}){more}")
         return {
-            kind: path for kind, path in there.items() if kind == chosen or kind not in self.settings["interactions"]
+            kind: path for kind, path in present.items() if kind == chosen or kind not in self.settings["interactions"]
         }
 
     def _kinds(self, use: str | None) -> list[str]:
@@ -123,13 +123,13 @@ class Published:
         """
         if "url" not in self.settings and not mirror:
             raise UserError(f"--download: {self.name} has to be fetched by hand from {self.settings['page']}")
-        there, kinds = self._places(folder, category), self._kinds(use)
-        wanted = [] if any(kind in there for kind in kinds) else [kinds[0]]
+        present, kinds = self._places(folder, category), self._kinds(use)
+        wanted = [] if any(kind in present for kind in kinds) else [kinds[0]]
         if "archive" in self.settings:
             target = folder / self.settings["archive"].format(category=category)
             return [(self.address("", category, mirror), target)] if wanted else []
         wanted += [
-            kind for kind in self.settings["files"] if kind not in there and kind not in self.settings["interactions"]
+            kind for kind in self.settings["files"] if kind not in present and kind not in self.settings["interactions"]
         ]
         return [(self.address(kind, category, mirror), folder / self.file_names(category)[kind]) for kind in wanted]
 

@@ -96,6 +96,6 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 6)) + chunk(b"IEND", b"")
 
 
-def broken_png(whole: bytes, kind: int) -> bytes:
+def broken_png(image: bytes, kind: int) -> bytes:
     """What no decoder opens as an image: by `kind` a PNG that breaks off, a text, or nothing."""
-    return (whole[: len(whole) // 2], b"<html><body>404 Not Found</body></html>\n", b"")[kind % 3]
+    return (image[: len(image) // 2], b"<html><body>404 Not Found</body></html>\n", b"")[kind % 3]

@@ -48,8 +48,8 @@ def _in_rows(
     across: str,
     rows: list[tuple[str, tuple[float, float | None]]],
 ) -> Figure:
-    told = [(label, value, spread or 0.0) for label, (value, spread) in rows]
-    return figure(kind, parts, f"{title}; {OVER}.", row_chart(title, across, told, study.reference))
+    bars = [(label, value, spread or 0.0) for label, (value, spread) in rows]
+    return figure(kind, parts, f"{title}; {OVER}.", row_chart(title, across, bars, study.reference))
 
 
 def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
@@ -61,11 +61,11 @@ def groups(study: Study, dataset: str, chosen: list[Chosen]) -> list[Figure]:
     for grouping in groupings:
         found: dict[tuple[int, str], dict[str, tuple[float, float | None]]] = {}
         for number, one, best in rows:
-            told = [t.metrics.get("groups", {}).get(grouping) or {} for t in best.trials]
+            groups_of = [t.metrics.get("groups", {}).get(grouping) or {} for t in best.trials]
             found[number, one.label] = {
-                name: mean_and_spread([groups[name][metric] for groups in told])
-                for name in told[0]
-                if all(metric in groups.get(name, {}) for groups in told)
+                name: mean_and_spread([groups[name][metric] for groups in groups_of])
+                for name in groups_of[0]
+                if all(metric in groups.get(name, {}) for groups in groups_of)
             }
         names = list(dict.fromkeys(name for values in found.values() for name in values))
         if not names:

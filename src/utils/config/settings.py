@@ -136,7 +136,7 @@ class EvalSettings:
     group_by: list[str] | None = setting("also report per group", choices=GROUPINGS)
     no_test: bool = setting("validation only: no test score is computed, printed or stored", default=False)
     refit: bool = setting(
-        "test a model that is trained anew on train and validation, for as many epochs as validation has picked",
+        "test a model that is trained again on train and validation, for as many epochs as validation has picked",
         default=False,
     )
     beyond_accuracy: bool = setting(

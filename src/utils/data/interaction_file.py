@@ -83,7 +83,7 @@ def layout_of(path: Path, config: Mapping[str, Any]) -> Layout:
         raise UserError(
             f"{path.name}: no column {', '.join(missing)}; its columns are {', '.join(header)} (separator {separator!r})"
         )
-    told = [f"separator {separator!r}"] if separator != given else []
+    remarks = [f"separator {separator!r}"] if separator != given else []
     others = [f"{column} as {name}" for column, name in zip(columns, wanted, strict=True) if column != name]
-    told += [f"columns {', '.join(others)}"] if others else []
-    return Layout(separator, header, columns, f"{path.name}: read with {', '.join(told)}" if told else "")
+    remarks += [f"columns {', '.join(others)}"] if others else []
+    return Layout(separator, header, columns, f"{path.name}: read with {', '.join(remarks)}" if remarks else "")

@@ -133,7 +133,7 @@ class RunFolder:
                 return dict(content)
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        raise UserError(f"{path}: not readable, so the data of this run cannot be checked; start it anew")
+        raise UserError(f"{path}: not readable, so the data of this run cannot be checked; start it again")
 
     def lock(self) -> None:
         """Takes the folder for this process.

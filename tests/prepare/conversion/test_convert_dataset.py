@@ -133,7 +133,7 @@ def test_recbole_ids_of_any_kind_are_numbered(tmp_path: Path) -> None:
         path.write_text(f"{before}{item}\t{user}\t4.5\n")
     np.save(source / "image_feat.npy", np.ones((2, 2)))
     said = run("recbole", source, tmp_path / "toy")
-    assert "numbered anew, so files whose rows follow the old ones are left out: image_feat.npy" in said
+    assert "numbered again, so files whose rows follow the old ones are left out: image_feat.npy" in said
     assert (tmp_path / "toy" / "toy.inter").read_text().splitlines() == [
         "userID\titemID\trating\tx_label", "0\t0\t4.5\t0", "0\t1\t4.5\t1", "1\t1\t4.5\t0", "1\t0\t4.5\t2"
     ]  # fmt: skip

@@ -194,7 +194,7 @@ def test_without_negatives_a_batch_has_users_and_positives_of_every_interaction(
     epoch = rows_of(loader)
     assert epoch.shape == (2, 5)
     assert sorted(zip(*epoch.tolist(), strict=True)) == [(0, 0), (0, 1), (0, 2), (1, 0), (2, 1)]
-    assert not torch.equal(epoch, rows_of(loader)), "shuffled anew"
+    assert not torch.equal(epoch, rows_of(loader)), "shuffled again"
 
 
 def test_users_who_own_every_item_are_not_sampled():
