@@ -66,3 +66,28 @@ def test_the_page_of_keys_is_what_the_settings_say():
     written = (DOCS / "keys.md").read_text()
     assert written == script.page(), "stale: python docs/write_keys.py writes it"
     assert "| `learning_rate` | `0.001` | a number above 0 | learning rate |" in written
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_lines_are_read_without_scrolling(path: Path):
+    code = CODE.sub(lambda found: re.sub(r"[^\n]", "", found[0]) if "\n" in found[0] else found[0], path.read_text())
+    lines = [line for line in code.splitlines() if not line.lstrip().startswith(("|", "![", "<"))]
+    assert [line for line in lines if len(line) > 120 and "](" not in line] == []
+
+
+REPORTS = [path for path in (DOCS / "results").rglob("*") if path.suffix in (".csv", ".md") and path.name != "README.md"]
+FIGURE = re.compile(r"(?<![\d.])0\.\d{4}(?!\d)")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PAGES if path not in REPORTS and path.name != "keys.md"], ids=lambda path: path.stem
+)
+def test_measured_figures_stand_in_a_report(path: Path):
+    """Figures of four decimals, as metrics are, but for published ones and what a command prints of the demo data."""
+    text = CODE.sub("", path.read_text())
+    text = re.sub(r"^## Published.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+    ours = [part for part in re.split(r"\n\s*\n", text) if not part.lstrip().startswith("**Published**")]
+    known = {
+        f"{float(figure):.4f}" for report in REPORTS for figure in re.findall(r"(?<![\d.])0\.\d{4,}", report.read_text())
+    }
+    assert sorted(set(FIGURE.findall("\n".join(ours))) - known) == []
