@@ -39,6 +39,7 @@ from common.behaviour_graph import behaviour_item_graph
 from common.blocks import sum_over_blocks
 from common.initial import xavier_uniform_embedding
 from common.neighbours import BLOCK_ENTRIES, normalize_by_row_sums
+from common.precision import single_precision
 from common.scoring import batch_rows
 from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
@@ -47,8 +48,10 @@ from utils.evaluation.topk import ranked_topk
 
 BEHAVIOUR = "behaviour"
 RELATED = 10  # items of each grade
-TEMPERATURE = 0.2
-ENTRIES = 2**21  # of a block of a loss: small enough for a processor's caches
+TEMPERATURE = 1 / 5
+TINY = 1e-9  # keeps the logarithms of the relations finite
+GROUP = 32  # columns that are searched together
+ENTRIES = 2**20  # of a block of a loss: small enough for a processor's caches
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def symmetric_divergence(users: Sequence[Tensor], pairs: Sequence[Tensor]) -> Te
     return ((torch.sigmoid(first) - torch.sigmoid(second)) * (first - second)).sum()
 
 
+@single_precision
 def graded_relations(views: list[Tensor], items: Tensor) -> Tensor:
     """Mean over views m and items i of -log(A/T + 1e-9) - log(B/(T - A) + 1e-9).
 
@@ -155,30 +159,72 @@ def graded_relations(views: list[Tensor], items: Tensor) -> Tensor:
         items: distinct, int64 [n].
     """
     units = [F.normalize(view, dim=1) for view in views]
-    rows = [F.embedding(items, unit) for unit in units]
-    size = max(1, ENTRIES // len(units[0]))
-    return sum_over_blocks(_relations_of_block, size, rows, units) / (len(views) * len(items))
+    total: Tensor = _GradedRelations.apply(items, *units)
+    return total / (len(views) * len(items))
 
 
-def _relations_of_block(rows: Sequence[Tensor], units: Sequence[Tensor]) -> Tensor:
-    cosines = [own @ unit.T for own, unit in zip(rows, units, strict=True)]  # [b, I] each
-    count = min(RELATED, cosines[0].shape[1] // 2)
-    with torch.no_grad():
-        shares = [torch.softmax(cosine, dim=1) for cosine in cosines]
-        together = torch.stack(shares).sum(0)
-    losses = []
-    for cosine, share in zip(cosines, shares, strict=True):
-        with torch.no_grad():
-            closest = (together + share).topk(count, dim=1).indices  # [b, 10]
-            candidates = cosine.topk(2 * count, dim=1).indices  # ten of these are others
-            other = (candidates[:, :, None] != closest[:, None]).all(dim=2)
-            other &= other.cumsum(dim=1) <= count
-        strength = (cosine / TEMPERATURE).exp()
-        everything = strength.sum(dim=1)
-        near = strength.gather(1, closest).sum(dim=1)
-        next_to = (strength.gather(1, candidates) * other).sum(dim=1)
-        losses.append((near / everything + 1e-9).log() + (next_to / (everything - near) + 1e-9).log())
-    return -torch.stack(losses).sum()
+class _GradedRelations(torch.autograd.Function):
+    """The gradient is made on the way forward, from the one exponential of each cosine that the value is made of."""
+
+    @staticmethod
+    def forward(ctx: Any, items: Tensor, *units: Tensor) -> Tensor:
+        total, n_items = units[0].new_zeros(()), len(units[0])
+        count = min(RELATED, n_items // 2)
+        columns = [torch.zeros_like(unit.T, memory_format=torch.contiguous_format) for unit in units]
+        of_rows = [torch.empty_like(unit[: len(items)]) for unit in units]
+        size = max(1, ENTRIES // n_items)
+        for begin in range(0, len(items), size):
+            block = slice(begin, begin + size)
+            rows = [F.embedding(items[block], unit) for unit in units]
+            powers = [torch.mm(own, unit.T).exp_() for own, unit in zip(rows, units, strict=True)]  # e^cosine, [b, I]
+            inverse = [1 / power.sum(dim=1, keepdim=True) for power in powers]
+            together = powers[0] * inverse[0]
+            for power, one in zip(powers[1:], inverse[1:], strict=True):
+                together.addcmul_(power, one)
+            for m, (power, one) in enumerate(zip(powers, inverse, strict=True)):
+                closest = largest(torch.addcmul(together, power, one), count)  # [b, 10]
+                strength = power.square().square_().mul_(power)  # e^(cosine / TEMPERATURE)
+                everything, near = strength.sum(dim=1), strength.gather(1, closest)
+                others = largest(strength.scatter_(1, closest, 0), count)
+                next_to = strength.gather(1, others)
+                first, second, rest = near.sum(dim=1), next_to.sum(dim=1), everything - near.sum(dim=1)
+                one, two = first / everything + TINY, second / rest + TINY
+                total -= (one.log() + two.log()).sum()
+                by_rest = second / (rest.square() * two)
+                by_all = first / (everything.square() * one) + by_rest  # the derivative by everything, above 0
+                by_first, by_second = -1 / (everything * one) - by_rest, -1 / (rest * two)
+                # The derivative by a cosine is strength / TEMPERATURE times by_all, and more where it is in a grade.
+                strength.scatter_(1, closest, near * (1 + by_first / by_all)[:, None])
+                strength.scatter_(1, others, next_to * (1 + by_second / by_all)[:, None])
+                scale = (by_all / TEMPERATURE)[:, None]
+                torch.mm(strength, units[m], out=of_rows[m][block]).mul_(scale)
+                columns[m].addmm_((rows[m] * scale).T, strength)
+        gradients = [part.T.index_add(0, items, own) for part, own in zip(columns, of_rows, strict=True)]
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # under create_graph: what was saved is a constant to it
+            raise RuntimeError("graded_relations has no second derivative")
+        return None, *(saved * gradient for saved in ctx.saved_tensors)
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """Columns of the `count` largest of each row of values [b, I], int64 [b, count].
+
+    They are in those `count` groups of columns whose largest values are the largest; only these groups are searched.
+    """
+    n_groups = values.shape[1] // GROUP
+    if n_groups < 2 * count:
+        return values.topk(count, dim=1).indices
+    grouped = values[:, : n_groups * GROUP].unflatten(1, (GROUP, n_groups))  # a group is of columns far apart
+    groups = grouped.amax(dim=1).topk(count, dim=1, sorted=False).indices
+    step = n_groups * torch.arange(GROUP, device=values.device)
+    tail = torch.arange(n_groups * GROUP, values.shape[1], device=values.device)
+    columns = torch.cat([(groups[:, :, None] + step).flatten(1), tail.expand(len(values), -1)], dim=1)
+    best = values.gather(1, columns).topk(count, dim=1).indices
+    return columns.gather(1, best)
 
 
 def consistent_item_graphs(dataset: Dataset, modalities: Sequence[str], k: int) -> dict[str, sp.csr_matrix]:

@@ -34,9 +34,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
+from common.all_pairs import all_pairs_info_nce
 from common.dropout import dropped
 from common.initial import xavier_normal_embedding
-from common.losses import in_batch_info_nce, log_sigmoid_bpr_loss, mean_cosine
+from common.losses import log_sigmoid_bpr_loss, mean_cosine
 from common.neighbours import mixed_item_graph
 from common.perturbation import perturbed
 from common.preferences import PreferencesAndContent
@@ -131,28 +132,26 @@ class MENTOR(GeneralRecommender):
 
     def _all_views(self) -> tuple[Nodes, Nodes | None, list[Nodes]]:
         """The modalities' encoders [., M D], the id encoder [., D], the perturbed copies [., M D]; before alpha, after S."""
-        main = self._start(self.encoders)
-        clean, noisy = [main], []
+        main, width = self._start(self.encoders), len(self.modalities) * self.embedding_size
+        clean = main
         if self.options.align_weight:
-            clean.append(self.id_encoder(self.item_ids))
+            clean = torch.cat([main, self.id_encoder(self.item_ids)], dim=1)
+        tables = [(HOPS + 1) * self.graph.propagate_mean(clean, HOPS)]
         if self.options.cl_weight:
             own = self.options.perturbed == "own_encoders"
-            noisy = [self._start(encoders) for encoders in self.perturbed] if own else [main] * N_PERTURBED
-        parts = [*clean, *noisy]
-        sizes = [part.shape[1] for part in parts]
-        layer = total = torch.cat(parts, dim=1)  # all encoders side by side: a hop is one product
-        n_clean = sum(sizes[: len(clean)])
-        for _ in range(HOPS):
-            layer = self.graph(layer)
-            if noisy:
-                rows = perturbed(layer[:, n_clean:].reshape(-1, self.embedding_size))
-                layer = torch.cat([layer[:, :n_clean], rows.view(len(layer), -1)], dim=1)
-            total = total + layer
-        users, items = total.split([self.n_users, self.n_items])
-        items = self._with_similar_items(items)
-        views = list(zip(users.split(sizes, dim=1), items.split(sizes, dim=1), strict=True))
-        of_ids = views[1] if self.options.align_weight else None
-        return views[0], of_ids, views[len(clean) :]
+            starts = [self._start(encoders) for encoders in self.perturbed] if own else [main] * N_PERTURBED
+            layer = total = torch.cat(starts, dim=1)  # side by side: a hop is one product
+            for _ in range(HOPS):
+                layer = perturbed(self.graph(layer).view(-1, self.embedding_size)).view_as(layer)
+                total = total + layer
+            tables.append(total)
+        views = []
+        for table in tables:
+            users, items = table.split([self.n_users, self.n_items])
+            pairs = zip(users.split(width, dim=1), self._with_similar_items(items).split(width, dim=1), strict=True)
+            views.append(list(pairs))
+        of_ids = views[0][1] if self.options.align_weight else None
+        return views[0][0], of_ids, views[1] if self.options.cl_weight else []
 
     def _alignment(self, fused: Nodes, main: Nodes, of_ids: Nodes) -> Tensor:
         """Sum over pairs of views of |difference of variance| + |difference of mean|."""
@@ -184,7 +183,7 @@ class MENTOR(GeneralRecommender):
             terms["alignment"] = options.align_weight * self._alignment(fused, main, of_ids)
         if noisy:
             first, second = (self._fused(view) for view in noisy)
-            kinds = [in_batch_info_nce(*pair, options.temperature) for pair in zip(first, second, strict=True)]
+            kinds = [all_pairs_info_nce(*pair, options.temperature) for pair in zip(first, second, strict=True)]
             terms["contrastive"] = options.cl_weight * (kinds[0] + kinds[1])
         if options.feature_masking:
             kept = [1 - mean_cosine(dropped(part, options.feature_dropout), self.unmask(part)) for part in fused]

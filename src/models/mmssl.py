@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.adversarial import RowCritic
+from common.adversarial import MaskedProduct, RowCritic
 from common.dropout import dropped
 from common.generated_graphs import Collection, PairGraph
 from common.initial import xavier_uniform_embedding, xavier_uniform_linear
@@ -44,7 +44,7 @@ from common.losses import half_squared_l2, log_sigmoid_bpr_loss
 from common.neighbours import SparseRows
 from common.precision import single_precision
 from common.scoring import batch_rows
-from common.sparse import SparseMatrix
+from common.sparse import EdgePattern, SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 
@@ -118,7 +118,7 @@ class MMSSL(GeneralRecommender):
     def memory_needed(cls, config: Mapping[str, Any], dataset: Dataset) -> dict[str, int]:
         if not config["critic_weight"]:
             return {}
-        n, rows = dataset.n_items, len(dataset.features) * config["train_batch_size"]
+        n, rows = dataset.n_items, config["train_batch_size"]
         critic = (n * (n // 4) + (n // 4) * (n // 8)) * 16
         return {
             "a critic of I^2 / 4 weights with gradient and two moments (critic_weight: 0 has none)": critic,
@@ -157,27 +157,27 @@ class MMSSL(GeneralRecommender):
         seen = self._seen(users)
         fake = [self._similarities(*view, users, seen) for view in views]
         if self.critic is not None:
-            uniform = torch.rand(seen.shape).to(seen)
-            gumbel = -torch.log(-torch.log(uniform + TINY) + TINY)
-            real = torch.softmax(seen + NOISE / options.noise_temperature * gumbel, dim=1)
-            real = real + REAL_SCALE * self._similarities(final_users, final_items, users, seen)
-            loss = partial(self.critic.network.loss, F.normalize(real, dim=1), torch.cat(fake), PENALTY)
-            self.critic.step(loss)
-        for collection, scores in zip(self.collections, fake, strict=True):
-            if collects:
-                collection.add(users, scores)
+            noise = torch.rand(len(users), self.n_items).to(final_users)
+            noise.add_(TINY).log_().neg_().add_(TINY).log_()  # Gumbel's, its sign turned
+            noise.mul_(-NOISE / options.noise_temperature)[seen.rows, seen.columns] += 1
+            real = torch.softmax(noise, dim=1)
+            real.add_(self._similarities(final_users, final_items, users, seen).rows(), alpha=REAL_SCALE)
+            real.div_(torch.linalg.vector_norm(real, dim=1, keepdim=True))
+            self.critic.step(partial(self.critic.network.loss, real, fake, PENALTY))
+        for collection, part in zip(self.collections, fake, strict=True):
+            if collects and collection.k:
+                collection.add(users, part.rows())
 
-    def _seen(self, users: Tensor) -> Tensor:
-        """R_b: the rows of the training matrix, float [B, I]."""
+    def _seen(self, users: Tensor) -> EdgePattern:
+        """R_b: where the rows [B, I] of the training matrix have entries."""
         offsets, items, _ = self.histories.take(users)
-        seen = self.user_embedding.new_zeros(len(users), self.n_items)
-        seen[torch.arange(len(users), device=users.device).repeat_interleave(offsets.diff()), items] = 1
-        return seen
+        owners = torch.arange(len(users), device=users.device).repeat_interleave(offsets.diff())
+        return EdgePattern(owners, items, (len(users), self.n_items))
 
     @staticmethod
-    def _similarities(of_users: Tensor, of_items: Tensor, users: Tensor, seen: Tensor) -> Tensor:
+    def _similarities(of_users: Tensor, of_items: Tensor, users: Tensor, seen: EdgePattern) -> MaskedProduct:
         """S(a, c) of users [B]: rows of norm 1 over the items, training items 0, [B, I]."""
-        return F.normalize((F.embedding(users, of_users) @ of_items.T) * (1 - seen), dim=1)
+        return MaskedProduct(F.embedding(users, of_users), of_items, seen)
 
     def _content(self) -> Views:
         """P_m and Q_m."""
@@ -238,7 +238,7 @@ class MMSSL(GeneralRecommender):
         }
         if self.critic is not None:
             seen = self._seen(batch[0])
-            fake = torch.cat([self._similarities(*view, batch[0], seen) for view in views])
+            fake = [self._similarities(*view, batch[0], seen) for view in views]
             terms["adversarial"] = -options.critic_weight * self.critic(fake).mean()
         return terms
 

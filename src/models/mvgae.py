@@ -22,7 +22,7 @@ random constants, as there.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -44,6 +44,7 @@ from utils.data.dataset import Dataset
 COLLABORATIVE = "id"
 NOISE = 0.1  # of a sample, in standard deviations
 LARGEST_LOG_VARIANCE = 10.0
+SLOPE = 0.01  # of LReLU
 
 Gaussian = tuple[Tensor, Tensor]  # mu and log s^2, [N, D] each
 
@@ -74,8 +75,8 @@ class Head(nn.Module):
         self.own = xavier_normal_linear(width, width, zero_bias=False)
 
     def forward(self, gathered: Tensor, x: Tensor) -> Tensor:
-        """[N, D] from the graph layer's output and X."""
-        out: Tensor = self.link(F.leaky_relu(gathered)) + F.leaky_relu(self.own(x))
+        """[N, D] from the graph layer's output, after LReLU, and X."""
+        out: Tensor = self.link(gathered) + F.leaky_relu(self.own(x))
         return out
 
 
@@ -120,40 +121,29 @@ class MVGAE(GeneralRecommender):
         else:
             self.register_buffer(name, table.detach())
 
-    def graph_layer(self, inputs: Mapping[nn.Linear, Tensor]) -> list[Tensor]:
-        """conv(X) [N, D] of each layer and its X, in one product with the graph; random in training."""
-        sent = torch.cat([F.linear(x, layer.weight) for layer, x in inputs.items()], dim=1)
-        received = self.mean_graph(sent).split([layer.out_features for layer in inputs], dim=1)
-        rows = [F.normalize(part + layer.bias, dim=1) for part, layer in zip(received, inputs, strict=True)]
-        return [self.dropout(part) for part in rows]
-
-    def dropout(self, values: Tensor) -> Tensor:
-        """A share of the values dropped, the others scaled up; in training only."""
-        rate = self.options.layer_dropout
-        if not (self.training and rate):
-            return values
-        kept = torch.empty(values.shape).bernoulli_(1 - rate).div_(1 - rate)  # on the CPU, whatever the device
-        return values * kept.to(values)
+    def graph_layer(self, layers: Sequence[nn.Linear], *parts: Tensor) -> tuple[Tensor, ...]:
+        """LReLU(conv(X)) [N, D] of each layer, in one product with the graph, for parts of X; random in training."""
+        weight = torch.cat([layer.weight for layer in layers])
+        sent = torch.cat([F.linear(part, weight) for part in parts])
+        received = self.mean_graph(sent).unflatten(1, (len(layers), -1))
+        rate = self.options.layer_dropout if self.training else 0.0
+        bias = torch.stack([layer.bias for layer in layers])
+        return bent_unit_rows(received, bias, kept_shares(received, rate)).unbind(1)
 
     def posteriors(self) -> dict[str, Gaussian]:
         """The Gaussian of every node in each branch, modalities first."""
-        x = {}
+        found = {}
         for name, branch in self.branches.items():
             features = self.item_table if name == COLLABORATIVE else self.features(name)
-            rows = torch.cat([getattr(self, f"preference_{name}"), branch.project(features)])
-            x[name] = F.normalize(rows, dim=1)
-        for number in range(self.options.n_ui_layers):
-            gathered = self.graph_layer({self.branches[name].convs[number]: x[name] for name in x})
-            links = [self.branches[name].links[number] for name in x]
-            hidden = [F.leaky_relu(link(F.leaky_relu(part))) for link, part in zip(links, gathered, strict=True)]
-            x = dict(zip(x, hidden, strict=True))
-        heads = {name: (self.branches[name].mean, self.branches[name].log_variance) for name in x}
-        gathered = self.graph_layer({head.conv: x[name] for name, pair in heads.items() for head in pair})
-        parts = iter(gathered)
-        return {
-            name: single(mean(next(parts), x[name]), other(next(parts), x[name]))
-            for name, (mean, other) in heads.items()
-        }
+            # Users' rows need no gradient as long as they are constants: they join items behind the first weights.
+            parts = [F.normalize(x, dim=1) for x in (getattr(self, f"preference_{name}"), branch.project(features))]
+            for conv, link in zip(branch.convs, branch.links, strict=True):
+                own = F.leaky_relu(link(*self.graph_layer([conv], *parts)))
+                parts = [own]
+            heads = (branch.mean, branch.log_variance)
+            gathered = self.graph_layer([head.conv for head in heads], own)
+            found[name] = single(*(head(part, own) for head, part in zip(heads, gathered, strict=True)))
+        return found
 
     def forward(self) -> tuple[Tensor, Tensor]:
         mean, _ = reduce(product_of_experts, self.posteriors().values())
@@ -183,6 +173,45 @@ class MVGAE(GeneralRecommender):
         """Each branch's rows, from its own mean."""
         rows = {name: torch.sigmoid(mean) for name, (mean, _) in self.posteriors().items()}
         return {name: (nodes[: self.n_users], nodes[self.n_users :]) for name, nodes in rows.items()}
+
+
+def kept_shares(like: Tensor, rate: float) -> Tensor:
+    """0 with probability `rate`, else 1 / (1 - rate), in the shape of `like`; drawn from PyTorch's default CPU stream."""
+    if not rate:
+        return like.new_ones(())
+    pairs = torch.empty(-(-like.numel() // 2), dtype=torch.int64).random_(-(2**63), None)  # two of 32 bits at a draw
+    kept = pairs.view(torch.int32)[: like.numel()] >= round(rate * 2**32) - 2**31
+    return kept.view(like.shape).to(like).div_(1 - rate)
+
+
+class _BentUnitRows(torch.autograd.Function):
+    """Two tables are saved, where one operation after the other saves six."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor, share: Tensor) -> Tensor:
+        unit = x + bias
+        inverse = 1 / torch.linalg.vector_norm(unit, dim=-1, keepdim=True).clamp_min_(1e-12)
+        unit.mul_(inverse)
+        factor = torch.where(unit > 0, share, SLOPE * share)
+        ctx.save_for_backward(unit, inverse, factor)
+        return unit * factor
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # under create_graph: what was saved is a constant to it
+            raise RuntimeError("bent_unit_rows has no second derivative")
+        unit, inverse, factor = ctx.saved_tensors
+        by_unit = gradient * factor
+        along = (by_unit * unit).sum(-1, keepdim=True)
+        by_x = by_unit.addcmul_(unit, along, value=-1).mul_(inverse)
+        return by_x, by_x.sum(0), None
+
+
+@single_precision
+def bent_unit_rows(x: Tensor, bias: Tensor, share: Tensor) -> Tensor:
+    """LReLU(`share` unit(x + bias)) for x [N, H, D], bias [H, D] and shares at least 0, of any shape that fits."""
+    rows: Tensor = _BentUnitRows.apply(x, bias, share)
+    return rows
 
 
 @single_precision

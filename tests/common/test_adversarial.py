@@ -1,9 +1,11 @@
 """The critic's loss against one that sees every row and mixture by itself."""
 
+import pytest
 import torch
 from torch import nn
 
-from common.adversarial import EPSILON, RowCritic
+from common.adversarial import EPSILON, MaskedProduct, RowCritic, lengths_of_products
+from common.sparse import EdgePattern
 
 WIDTH, B, K = 24, 7, 2
 DROPOUT, SCALE = (0.3, 0.5), 100.0
@@ -25,7 +27,7 @@ def normalized(x, gain, shift):
 
 def score(critic, rows, masks):
     """D of rows with given dropout masks, layer by layer."""
-    hidden = normalized(rows @ critic.first.weight.T, critic.gains[0], critic.shifts[0]) * masks[0]
+    hidden = normalized(rows @ critic.first, critic.gains[0], critic.shifts[0]) * masks[0]
     hidden = normalized(hidden @ critic.second.weight.T, critic.gains[1], critic.shifts[1]) * masks[1]
     return SCALE * torch.sigmoid(hidden @ critic.last.weight.T + critic.last.bias).squeeze(1)
 
@@ -65,3 +67,49 @@ def test_scores_lie_between_0_and_the_scale():
 
 def test_one_row_alone_is_judged():
     assert torch.isfinite(make()(torch.randn(1, WIDTH).double())).all()
+
+
+def product_of(masked):
+    """Left, right, and the product in which the pairs `masked` are 0."""
+    left, right = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (B, WIDTH))
+    rows, columns = torch.tensor(masked).T
+    return left, right, MaskedProduct(left, right, EdgePattern(rows, columns, (B, WIDTH)))
+
+
+def test_a_masked_product_times_a_matrix_is_that_of_its_rows():
+    torch.manual_seed(1)
+    left, right, product = product_of([(0, 3), (0, 9), (2, 1), *((4, i) for i in range(WIDTH - 1))])
+    weight = torch.randn(WIDTH, 6, dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(B, WIDTH, dtype=torch.float64)
+    mask[product.masked.rows, product.masked.columns] = 0
+    rows = nn.functional.normalize((left @ right.T) * mask, dim=1)
+    torch.testing.assert_close(product.rows(), rows)
+    found, expected = product.times(weight), rows @ weight
+    torch.testing.assert_close(found, expected)
+    inputs = (left, right, weight)
+    pairs = zip(*(torch.autograd.grad(x.sin().sum(), inputs) for x in (found, expected)), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_a_row_of_zeros_stays_one():
+    left, _, product = product_of([(0, 3)])
+    with torch.no_grad():
+        left[2] = 0
+    times = product.times(torch.ones(WIDTH, 2, dtype=torch.float64))
+    assert not times[2].any()
+    assert not product.rows()[2].any()
+    assert torch.isfinite(torch.autograd.grad(times.sum(), left)[0]).all()
+
+
+@pytest.mark.parametrize("n", [3, 20])  # fewer and more rows than columns
+def test_lengths_of_products_and_their_gradients(n):
+    torch.manual_seed(2)
+    x, weight = (torch.randn(m, 13, dtype=torch.float64, requires_grad=True) for m in (n, 31))
+    with torch.no_grad():
+        x[1] = 0
+    found, expected = lengths_of_products(x, weight), (x @ weight.T).norm(dim=1)
+    torch.testing.assert_close(found, expected)
+    pairs = zip(*(torch.autograd.grad(y.square().sum() + y.sum(), (x, weight)) for y in (found, expected)), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other)

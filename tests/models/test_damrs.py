@@ -137,6 +137,41 @@ def test_item_graphs_hold_pairs_that_are_similar_in_every_modality(modalities, k
     assert dense(model.item_graphs["behaviour"]) == pytest.approx(behaviour, rel=1e-6)
 
 
+def relations_by_autograd(views, items):
+    """The formula on whole matrices, for its gradient."""
+    units = [torch.nn.functional.normalize(view, dim=1) for view in views]
+    cosines = [unit[items] @ unit.T for unit in units]
+    shares = [cosine.softmax(dim=1) for cosine in cosines]
+    losses = []
+    for cosine, share in zip(cosines, shares, strict=True):
+        strength = (5 * cosine).exp()
+        near = torch.zeros_like(cosine).scatter(1, (sum(shares) + share).topk(damrs.RELATED, dim=1).indices, 1.0)
+        others = torch.zeros_like(cosine).scatter(1, (cosine - 9 * near).topk(damrs.RELATED, dim=1).indices, 1.0)
+        everything, first, second = strength.sum(1), (strength * near).sum(1), (strength * others).sum(1)
+        losses.append(-(first / everything + 1e-9).log() - (second / (everything - first) + 1e-9).log())
+    return torch.stack(losses).mean()
+
+
+def test_the_gradient_of_the_relations_is_that_of_the_formula(monkeypatch):
+    n = 700  # enough for groups to be searched
+    monkeypatch.setattr(damrs, "ENTRIES", 3 * n)  # several blocks
+    torch.manual_seed(4)
+    views = [torch.randn(n, 6, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    items = torch.randperm(n)[:8]
+    found, expected = damrs.graded_relations(views, items), relations_by_autograd(views, items)
+    torch.testing.assert_close(found, expected)
+    pairs = zip(*(torch.autograd.grad(2 * loss, views) for loss in (found, expected)), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("n", [5, 639, 640, 671, 2000])
+def test_the_largest_columns_are_found_in_groups(n):
+    values = torch.rand(9, n, generator=torch.Generator().manual_seed(n))
+    count = min(10, n // 2)
+    assert torch.equal(damrs.largest(values, count), values.topk(count, dim=1).indices)
+
+
 def test_the_relations_loss_reaches_all_items_and_no_gradient_flows_through_weights():
     data = toy_dataset()
     model = on_double(build("DAMRS", data))

@@ -157,6 +157,7 @@ def test_the_critic_is_shown_the_rows_of_the_specification(monkeypatch):
     ((real, fake, penalty),) = seen
     assert penalty == 0.3
     expected = [row for view in views for row in similarities(*view, users, data)]
+    fake = torch.cat([part.rows() for part in fake])
     torch.testing.assert_close(fake, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-7)
     histories = data.inter_matrix("csr").toarray()
     for row, u, draws, like in zip(rows_of(real), users, uniform, similarities(z_u, z_i, users, data), strict=True):

@@ -9,6 +9,8 @@ import torch
 from naive import affine, dot, plus, rows_of, sigmoid, unit
 from toys import N_ITEMS, N_USERS, all_scores, build, on_double, one_batch, toy_dataset
 
+from models.mvgae import bent_unit_rows, kept_shares
+
 QUIET = {"layer_dropout": 0.0}  # what is left random is the samples' noise
 
 
@@ -122,6 +124,27 @@ def test_tables_are_constants_that_checkpoints_hold_unless_they_are_trained(trai
     tables = {"item_table", "preference_visual", "preference_textual", "preference_id"}
     assert tables <= set(model.state_dict())
     assert (tables <= {name for name, _ in model.named_parameters()}) == trained
+
+
+def test_bent_unit_rows_have_the_gradient_of_their_formula():
+    torch.manual_seed(6)
+    x, bias = (torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in ((5, 2, 4), (2, 4)))
+    share = kept_shares(x.detach(), 0.4)
+    unit = torch.nn.functional.normalize(x + bias, dim=-1)
+    found, expected = bent_unit_rows(x, bias, share), torch.nn.functional.leaky_relu(unit * share)
+    torch.testing.assert_close(found, expected)
+    pairs = zip(*(torch.autograd.grad(y.sin().sum(), (x, bias)) for y in (found, expected)), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other)
+
+
+def test_entries_are_dropped_at_the_rate_and_the_others_scaled_up():
+    torch.manual_seed(7)
+    shares = kept_shares(torch.empty(301, 333), 0.1)  # an odd number of them
+    assert torch.equal(shares.unique(), torch.tensor([0, 1 / 0.9]))
+    assert (shares == 0).double().mean().item() == pytest.approx(0.1, abs=0.004)  # four standard errors
+    assert not torch.equal(shares, kept_shares(shares, 0.1))
+    assert kept_shares(shares, 0.0).item() == 1
 
 
 def test_items_are_read_from_their_own_rows():
