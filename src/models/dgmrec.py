@@ -26,7 +26,7 @@ without a positive sum are guarded; items of the test alone ("new items") are no
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,14 +36,14 @@ from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
 from common.changing_graph import ChangingMatrix, blend_rows
+from common.contrast import pair_contrast, row_contrast
 from common.features import imputed, view_presence, with_lone_items, without_fills
 from common.graph import row_means
 from common.initial import xavier_uniform_embedding, xavier_uniform_linear
-from common.losses import frobenius_over_batch, in_batch_info_nce, linear_mean_square, log_sigmoid_bpr_loss
+from common.losses import frobenius_over_batch, linear_mean_square, log_sigmoid_bpr_loss
 from common.mutual_information import ClubEstimator
 from common.neighbours import cosine_graph, normalize_by_row_sums, weighted_graph_of
 from common.perturbation import perturbed
-from common.scoring import batch_rows
 from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
@@ -79,20 +79,25 @@ class DGMRecConfig:
     train_features: bool = setting("train the raw features too: 16 bytes for each number")
 
 
-class Nodes(NamedTuple):
-    """What is known of all nodes, users first: C [N, D], and of each modality G_m and S_m [N, D], g_m, s_m, q_m [I, D]."""
+class Views(NamedTuple):
+    """What losses and scores need of n nodes: C [n, D], G_m and S_m as [n, M, D]."""
 
     ids: Tensor
-    general: list[Tensor]
-    specific: list[Tensor]
-    raw_general: list[Tensor]
-    raw_specific: list[Tensor]
-    filters: list[Tensor]
+    general: Tensor
+    specific: Tensor
 
     def fused(self) -> Tensor:
-        """Z [N, D]."""
-        content = torch.stack(self.general).mean(0) + torch.stack(self.specific).sum(0)
-        return self.ids + content / (len(self.general) + 1)
+        """Z [n, D]."""
+        return self.ids + (self.general.mean(1) + self.specific.sum(1)) / (self.general.shape[1] + 1)
+
+
+class Content(NamedTuple):
+    """Of all items: g_m, s_m and q_m [I, D] of each modality, and propagated G_m and S_m in turn [I, M, 2, D]."""
+
+    general: list[Tensor]
+    specific: list[Tensor]
+    filters: list[Tensor]
+    propagated: Tensor
 
 
 class DGMRec(GeneralRecommender):
@@ -213,93 +218,102 @@ class DGMRec(GeneralRecommender):
             x = graph(x)
         return x
 
-    def encode(self) -> Nodes:
-        """All that losses and scores need."""
+    def encode(self, users: Tensor | None = None, items: Tensor | None = None) -> tuple[Views, Views, Content]:
+        """Views of the users and items int64 [n], of all where None, and what is known of all items."""
         ids = self.graph.propagate_mean(torch.cat([self.user_embedding, self.item_embedding]), self.options.n_ui_layers)
         filters = self._filters()
         general, specific = (list(kind) for kind in zip(*map(self._parts, self.modalities), strict=True))
-        items = [
+        of_items = [
             self._propagated(m, torch.cat([q * g, q * s], dim=1))
             for m, q, g, s in zip(self.modalities, filters, general, specific, strict=True)
         ]
-        of_items = torch.cat(items, dim=1)  # [I, 2 M D]
-        parts = torch.cat([self.of_items(of_items), of_items]).chunk(2 * len(items), dim=1)
-        return Nodes(ids, list(parts[::2]), list(parts[1::2]), general, specific, filters)
+        joined = torch.cat(of_items, dim=1)  # [I, 2 M D]
+        views = []
+        for kept, own, content in zip(
+            (users, items), ids.split([self.n_users, self.n_items]), (self.of_items(joined), joined), strict=True
+        ):
+            if kept is not None:
+                own, content = F.embedding(kept, own), F.embedding(kept, content)
+            views.append(Views(own, *content.view(len(own), -1, 2, self.embedding_size).unbind(2)))
+        propagated = joined.view(self.n_items, -1, 2, self.embedding_size)
+        return views[0], views[1], Content(general, specific, filters, propagated)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        users, items = self.encode().fused().split([self.n_users, self.n_items])
-        return users, items
+        users, items, _ = self.encode()
+        return users.fused(), items.fused()
 
     # Losses
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
-        options, nodes = self.options, self.encode()
-        users, pos, neg = batch_rows(batch, *nodes.fused().split([self.n_users, self.n_items]))
-        ids = batch_rows(batch, *nodes.ids.split([self.n_users, self.n_items]))
-        at = batch[0], batch[1] + self.n_users  # users and positives among all nodes
-        once = [kind.unique(return_counts=True) for kind in at]  # a contrast of distinct rows is that of the batch
-        joint = torch.stack(nodes.general).sum(0)  # G [N, D]
-        distinct = batch[1:].unique()
-        complete = distinct if self.present is None else distinct[self.present.all(1)[distinct]]
-        terms = {"bpr": log_sigmoid_bpr_loss((users * pos).sum(1), (users * neg).sum(1))}
-        if options.inter_weight and len(self.modalities) > 1:
-            of_complete = [F.embedding(complete, view) for view in nodes.raw_general]
-            of_users = [F.embedding(once[0][0], view) for view in nodes.general]
-            inter = contrasts(itertools.combinations(of_complete, 2), options.inter_temperature)
-            inter = inter + contrasts(itertools.combinations(of_users, 2), options.inter_temperature, once[0][1])
-            terms["inter"] = options.inter_weight * inter
-        if options.intra_weight:
-            views = [[F.embedding(kind, view) for kind in at] for view in (nodes.ids, *nodes.specific)]
-            intra = contrasts(views, options.intra_temperature)
-            views = [[F.embedding(kind, joint) for kind in at]]
-            terms["intra"] = options.intra_weight * (intra + contrasts(views, options.inter_temperature))  # as released
-        if options.behaviour_weight:
-            pairs = [([F.embedding(kind, view) for view in (nodes.ids, joint)], counts) for kind, counts in once]
-            behaviour = [contrasts([views], options.behaviour_temperature, counts) for views, counts in pairs]
-            terms["behaviour"] = options.behaviour_weight * torch.stack(behaviour).sum()
-        every = [  # S_m and G_m of all items
-            (s[self.n_users :], g[self.n_users :]) for s, g in zip(nodes.specific, nodes.general, strict=True)
+        options = self.options
+        user_ids, at_users, n_users = batch[0].unique(return_inverse=True, return_counts=True)
+        distinct, at_items = batch[1:].unique(return_inverse=True)
+        pos_places, at_pos, n_pos = at_items[0].unique(return_inverse=True, return_counts=True)
+        users, items, content = self.encode(user_ids, distinct)
+        rows = [
+            F.embedding(at, kind.fused()) for at, kind in zip((at_users, *at_items), (users, items, items), strict=True)
         ]
-        if options.club_weight:
-            bounds = [
-                self.clubs[m].bound(s, g, self._order()) for m, (s, g) in zip(self.modalities, every, strict=True)
+        terms = {"bpr": log_sigmoid_bpr_loss((rows[0] * rows[1]).sum(1), (rows[0] * rows[2]).sum(1))}
+        pos = Views(*(view.index_select(0, pos_places) for view in items))
+        has_all = None if self.present is None else self.present.all(1)[distinct]
+        complete = distinct if has_all is None else distinct[has_all]
+        if options.inter_weight and len(self.modalities) > 1:
+            of_complete = [F.embedding(complete, view) for view in content.general]
+            inter = contrasts(itertools.combinations(of_complete, 2), options.inter_temperature)
+            pairs = itertools.combinations(users.general.unbind(1), 2)
+            terms["inter"] = options.inter_weight * (inter + contrasts(pairs, options.inter_temperature, n_users))
+        joint = [kind.general.sum(1) for kind in (users, pos)]  # G
+        if options.intra_weight:
+            places = torch.stack([at_users, at_pos])
+            views = [(users.ids, pos.ids), *zip(users.specific.unbind(1), pos.specific.unbind(1), strict=True)]
+            intra = [pair_contrast(own, other, places, options.intra_temperature) for own, other in views]
+            intra.append(pair_contrast(joint[0], joint[1], places, options.inter_temperature))  # as released
+            terms["intra"] = options.intra_weight * torch.stack(intra).sum()
+        if options.behaviour_weight:
+            behaviour = [
+                row_contrast(kind.ids, own, options.behaviour_temperature, counts)
+                for kind, own, counts in zip((users, pos), joint, (n_users, n_pos), strict=True)
             ]
+            terms["behaviour"] = options.behaviour_weight * torch.stack(behaviour).sum()
+        of_all = dict(zip(self.modalities, content.propagated.unbind(1), strict=True))  # G_m and S_m as [I, 2, D]
+        if options.club_weight:
+            bounds = [self.clubs[m].bound(x[:, 1], x[:, 0], self._order()) for m, x in of_all.items()]
             terms["club"] = options.club_weight * torch.stack(bounds).sum()
         if options.reconstruction_weight:
             errors = []
-            for m, (s, g) in zip(self.modalities, every, strict=True):
-                decoder, parts = self.decoders[m], perturbed(torch.cat([g, s], dim=1).detach())
+            for m, x in of_all.items():
+                decoder, parts = self.decoders[m], perturbed(x.detach().flatten(1))
                 errors.append(linear_mean_square(parts, decoder.weight, decoder.bias, self.features(m)))
             terms["reconstruction"] = options.reconstruction_weight * torch.stack(errors).sum()
         if self.generators:
-            terms["generation"] = options.generation_weight * self._generation_loss(nodes, distinct, complete)
-        content = (g + s for g, s in zip(nodes.general, nodes.specific, strict=True))
-        norms = [frobenius_over_batch(F.embedding(at[1], view)) for view in content]
+            assert has_all is not None
+            wanted = [view[has_all] for view in items.general.unbind(1)]
+            terms["generation"] = options.generation_weight * self._generation_loss(content, distinct, wanted)
+        sums = (items.general + items.specific).unbind(1)
+        norms = [frobenius_over_batch(F.embedding(at_items[0], view)) for view in sums]
+        ids = [F.embedding(at, kind.ids) for at, kind in zip((at_users, *at_items), (users, items, items), strict=True)]
         reg = options.reg_weight * frobenius_over_batch(*ids) + options.content_reg_weight * torch.stack(norms).sum()
         return terms | {"reg": reg}
 
     def _order(self) -> Tensor:
         return torch.randperm(self.n_items).to(self.device)
 
-    def _generation_loss(self, nodes: Nodes, distinct: Tensor, complete: Tensor) -> Tensor:
+    def _generation_loss(self, content: Content, distinct: Tensor, general: list[Tensor]) -> Tensor:
         """Errors of the generated s_m, for items that have m, and of the translated G_m, for those that have all."""
         assert self.present is not None
-        general = [F.embedding(complete + self.n_users, view) for view in nodes.general]
         errors = []
         for place, m in enumerate(self.modalities):
             own = distinct[self.present[distinct, place]]
-            made = self.generators[m](perturbed(F.embedding(own, nodes.filters[place])))
-            errors.append(mean_square(F.embedding(own, nodes.raw_specific[place]) - made))
+            made = self.generators[m](perturbed(F.embedding(own, content.filters[place])))
+            errors.append(mean_square(F.embedding(own, content.specific[place]) - made))
             others = [perturbed(view) for view in general[:place] + general[place + 1 :]]
             errors.append(mean_square(general[place] - self.translators[m](torch.cat(others, dim=1))))
         return torch.stack(errors).sum()
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:
         """C, and G_m + S_m of each modality."""
-        nodes = self.encode()
-        views = [nodes.ids, *(g + s for g, s in zip(nodes.general, nodes.specific, strict=True))]
-        named = zip(["id", *self.modalities], views, strict=True)
-        return {name: (view[: self.n_users], view[self.n_users :]) for name, view in named}
+        kinds = [[kind.ids, *(kind.general + kind.specific).unbind(1)] for kind in self.encode()[:2]]
+        return dict(zip(["id", *self.modalities], zip(*kinds, strict=True), strict=True))
 
 
 def two_layers(inputs: int, width: int) -> nn.Sequential:
@@ -307,11 +321,9 @@ def two_layers(inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(xavier_uniform_linear(inputs, width), nn.Tanh(), xavier_uniform_linear(width, width))
 
 
-def contrasts(pairs: Iterable[Sequence[Tensor]], temperature: float, counts: Tensor | None = None) -> Tensor:
+def contrasts(pairs: Iterable[tuple[Tensor, Tensor]], temperature: float, counts: Tensor | None = None) -> Tensor:
     """The sum of one-directional InfoNCE over pairs of views [B, D]; 0 for views without rows."""
-    losses = [
-        in_batch_info_nce(one, other, temperature, counts=counts) if len(one) else one.sum() for one, other in pairs
-    ]
+    losses = [row_contrast(one, other, temperature, counts) if len(one) else one.sum() for one, other in pairs]
     return torch.stack(losses).sum()
 
 

@@ -32,13 +32,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
+from common.contrast import sum_of_log_sums
 from common.dropout import dropped
 from common.generated_graphs import GeneratedGraph
 from common.graph import SparseSymmetric, bipartite_adjacency, normalize_symmetric
 from common.initial import xavier_uniform_embedding
 from common.inner_training import InnerTraining
 from common.interaction_diffusion import RowDenoiser, RowSchedule
-from common.losses import candidate_cross_entropy, half_squared_l2, log_sigmoid_bpr_loss
+from common.losses import half_squared_l2, log_sigmoid_bpr_loss
 from common.neighbours import SparseRows
 from common.scoring import batch_rows
 from utils.config.schema import fill, setting
@@ -227,11 +228,14 @@ class DiffMM(GeneralRecommender):
         pairs = list(itertools.combinations(views, 2))
         if self.options.cl_method == 1 or not pairs:  # one modality has no other to be compared with
             pairs = [(F.normalize(final, dim=1), view) for view in views]
-        sizes, terms = [self.n_users, self.n_items], []
+        sizes, terms, scale = [self.n_users, self.n_items], [], 1 / self.options.temperature
+        distinct = [ids.unique(return_counts=True) for ids in batch[:2]]
         for first, second in pairs:
-            for ids, anchors, candidates in zip(batch[:2], first.split(sizes), second.split(sizes), strict=True):
-                rows = F.embedding(ids, anchors)
-                terms.append(candidate_cross_entropy(rows, candidates, ids, 1 / self.options.temperature) / len(ids))
+            for (ids, counts), one, other in zip(distinct, first.split(sizes), second.split(sizes), strict=True):
+                anchors = F.embedding(ids, one)
+                own = torch.linalg.vecdot(anchors, F.embedding(ids, other))
+                sums = sum_of_log_sums(anchors, other, scale, counts)
+                terms.append((sums - scale * torch.dot(own, counts.to(own))) / batch.shape[1])
         return torch.stack(terms).sum()
 
     def modality_embeddings(self) -> dict[str, tuple[Tensor, Tensor]]:

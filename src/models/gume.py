@@ -33,9 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
+from common.contrast import row_contrast
 from common.features import without_fills
 from common.initial import xavier_uniform_embedding
-from common.losses import half_squared_l2, in_batch_info_nce, log_sigmoid_bpr_loss
+from common.losses import half_squared_l2, log_sigmoid_bpr_loss
 from common.neighbours import normalize_by_row_sums, shared_neighbours, weighted_item_graph
 from common.perturbation import perturbed
 from common.precision import single_precision
@@ -150,15 +151,13 @@ class GUME(GeneralRecommender):
         # Contrasts of the distinct nodes, with how often each is there, are those of the whole batch.
         distinct = [kind.unique(return_counts=True) for kind in place[:2]]  # users, positives
         agreement = [
-            in_batch_info_nce(
-                F.embedding(at, side), F.embedding(at, behaviour), options.behaviour_temperature, counts=n
-            )
+            row_contrast(F.embedding(at, side), F.embedding(at, behaviour), options.behaviour_temperature, n)
             for at, n in distinct
         ]
         at, counts = distinct[0]
         views = F.embedding(nodes[at], every_interest), F.embedding(at, side)
         pairs = [views, *((perturbed(view), perturbed(view)) for view in reversed(views))]
-        alignment = [in_batch_info_nce(*pair, options.user_temperature, counts=counts) for pair in pairs]
+        alignment = [row_contrast(*pair, options.user_temperature, counts) for pair in pairs]
         terms = {
             "bpr": log_sigmoid_bpr_loss((users * pos).sum(1), (users * neg).sum(1)),
             "reg": options.reg_weight * half_squared_l2(users, pos, neg) / self.batch_size,

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
+from common.contrast import sum_of_log_sums
 from common.initial import xavier_uniform_embedding
-from common.losses import candidate_cross_entropy, frobenius_over_batch, log_sigmoid_bpr_loss
-from common.scoring import batch_rows
+from common.losses import frobenius_over_batch, log_sigmoid_bpr_loss
 from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
@@ -38,6 +38,7 @@ TEMPERATURE = 0.2
 NOISE_SEED = 0  # of the fixed noise of an evaluation
 
 Nodes = tuple[Tensor, Tensor]  # users [U, *] and items [I, *]
+Passed = tuple[Tensor, Tensor, Tensor]  # H_U [U, K], H_I [I, K] and Lambda [K, D] of the last pass: Q is their product
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class LGMRec(GeneralRecommender):
         degree = torch.from_numpy(interactions.sum(axis=1)).float()
         self.register_buffer("degree", degree, persistent=False)
 
-    def _local(self) -> tuple[Tensor, list[Tensor], Nodes]:
-        """Propagated ids G [N, D], propagated content M_m [N, D] of each modality, logits [U, M K] and [I, M K]."""
+    def _local(self) -> tuple[Tensor, Tensor, Nodes]:
+        """Propagated ids G [N, D], propagated content [N, M D] side by side, logits [U, M K] and [I, M K]."""
         parts = []
         for modality in self.modalities:
             weights = torch.cat([self.projections[modality], self.hyperedges[modality]], dim=1)
@@ -94,13 +95,13 @@ class LGMRec(GeneralRecommender):
         content, logits = (list(kind) for kind in zip(*parts, strict=True))
         of_items = torch.cat(content + logits, dim=1)  # [I, M (D + K)]
         of_users = self.interactions(of_items)  # [U, M (D + K)]
-        width, count = len(parts) * self.embedding_size, len(parts)
+        width = len(parts) * self.embedding_size
         joined = torch.cat([of_users[:, :width] / (self.degree + 1e-7), of_items[:, :width]])  # [N, M D]
         for _ in range(self.options.n_mm_layers):
             joined = self.graph(joined)
         ids = torch.cat([self.user_embedding, self.item_embedding])
         ids = self.graph.propagate_mean(ids, self.options.n_ui_layers)
-        return ids, list(joined.chunk(count, dim=1)), (of_users[:, width:], of_items[:, width:])
+        return ids, joined, (of_users[:, width:], of_items[:, width:])
 
     def _assignment(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
         """H [n, K] of logits [n, K]: soft Gumbel softmax and dropout, drawn on the CPU whatever the device."""
@@ -113,52 +114,68 @@ class LGMRec(GeneralRecommender):
             share = share * kept.to(share) / self.options.keep_rate
         return share
 
-    def encode(self) -> tuple[Tensor, Tensor, list[Nodes]]:
-        """Final users [U, D] and items [I, D], and the global embeddings Q_m of each modality."""
-        ids, content, logits = self._local()
-        sizes, count = [self.n_users, self.n_items], len(content)
-        local = ids + torch.stack([F.normalize(part, dim=1) for part in content]).sum(0)
+    def encode(self, nodes: Tensor | None = None) -> tuple[Tensor, list[Passed]]:
+        """Z of the nodes int64 [n], users first; None: of all; and the factors of the global embeddings Q_m."""
+        ids, joined, logits = self._local()
         generator = None if self.training else torch.Generator().manual_seed(NOISE_SEED)
-        hidden: list[Nodes] = []
-        for user_logits, item_logits in zip(*(kind.chunk(count, dim=1) for kind in logits), strict=True):
+        passed: list[Passed] = []
+        for user_logits, item_logits in zip(*(kind.chunk(len(self.modalities), dim=1) for kind in logits), strict=True):
             of_items, of_users = (self._assignment(part, generator) for part in (item_logits, user_logits))
-            items = ids[self.n_users :]
-            for _ in range(self.options.n_hyper_layer):
-                edges = of_items.T @ items  # [K, D]
-                items = of_items @ edges
-            hidden.append((of_users @ edges, items))
-        users, items = (
-            part + self.options.alpha * F.normalize(torch.stack(kind).sum(0), dim=1)
-            for part, kind in zip(local.split(sizes), zip(*hidden, strict=True), strict=True)
-        )
-        return users, items, hidden
+            edges = of_items.T @ ids[self.n_users :]  # [K, D]
+            for _ in range(self.options.n_hyper_layer - 1):
+                edges = of_items.T @ of_items @ edges
+            passed.append((of_users, of_items, edges))
+        shares = torch.cat([torch.cat(pair[:2]) for pair in passed], dim=1)  # [N, M K]
+        edges = torch.cat([edges for _, _, edges in passed])  # [M K, D]
+        tables = [ids, joined, shares]
+        if nodes is not None:
+            tables = [F.embedding(nodes, table) for table in tables]
+        final, joined, shares = tables
+        for part in joined.split(self.embedding_size, dim=1):
+            final = final + F.normalize(part, dim=1)
+        return final + self.options.alpha * F.normalize(shares @ edges, dim=1), passed
 
     def forward(self) -> Nodes:
         """Users [U, D] and items [I, D]."""
-        users, items, _ = self.encode()
+        users, items = self.encode()[0].split([self.n_users, self.n_items])
         return users, items
 
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
-        all_users, all_items, hidden = self.encode()
-        users, pos, neg = batch_rows(batch, all_users, all_items)
+        rows = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
+        nodes, place = rows.unique(return_inverse=True)
+        final, passed = self.encode(nodes)
+        users, pos, neg = F.embedding(place, final)
         terms = {"bpr": log_sigmoid_bpr_loss((users * pos).sum(1), (users * neg).sum(1))}
-        if len(hidden) > 1 and self.options.cl_weight:
-            terms["contrastive"] = self.options.cl_weight * self._contrast(batch, hidden)
+        if len(passed) > 1 and self.options.cl_weight:
+            terms["contrastive"] = self.options.cl_weight * self._contrast(batch, passed)
         terms["reg"] = self.options.reg_weight * frobenius_over_batch(users, pos, neg)
         return terms
 
     @staticmethod
-    def _contrast(batch: Tensor, hidden: list[Nodes]) -> Tensor:
+    def _contrast(batch: Tensor, passed: list[Passed]) -> Tensor:
         """The first modality's global embeddings against each other one's: users, then positives, summed."""
         terms = []
         for kind, ids in enumerate(batch[:2]):
-            first, *others = (F.normalize(pair[kind], dim=1) for pair in hidden)
-            anchors = F.embedding(ids, first)
-            terms += [candidate_cross_entropy(anchors, other, ids, 1 / TEMPERATURE) for other in others]
+            ids, counts = ids.unique(return_counts=True)
+            (shares, first), *others = ((of[kind], of[2]) for of in passed)
+            anchors = unit_factors(F.embedding(ids, shares), first)
+            for other, edges in others:
+                candidates = unit_factors(other, edges)
+                left, right = anchors @ (first @ edges.T), candidates  # of width K: their products are the cosines
+                if len(edges) > first.shape[1]:
+                    left, right = anchors @ first, candidates @ edges
+                own = torch.linalg.vecdot(left, F.embedding(ids, right))
+                sums = sum_of_log_sums(left, right, 1 / TEMPERATURE, counts)
+                terms.append(sums - torch.dot(own, counts.to(own)) / TEMPERATURE)
         return torch.stack(terms).sum()
 
     def modality_embeddings(self) -> dict[str, Nodes]:
         """Propagated ids and propagated content, before their sum."""
-        ids, content, _ = self._local()
-        named = {"id": ids, **dict(zip(self.modalities, content, strict=True))}
+        ids, joined, _ = self._local()
+        named = dict(zip(["id", *self.modalities], [ids, *joined.split(self.embedding_size, dim=1)], strict=True))
         return {name: (nodes[: self.n_users], nodes[self.n_users :]) for name, nodes in named.items()}
+
+
+def unit_factors(shares: Tensor, edges: Tensor) -> Tensor:
+    """H [n, K], each row over the length of its row of H Lambda [n, D], for Lambda [K, D]."""
+    return shares / torch.linalg.vector_norm(shares @ edges, dim=1, keepdim=True).clamp(min=1e-12)

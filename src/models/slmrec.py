@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
+from common.contrast import pair_contrast, row_contrast
 from common.initial import xavier_uniform_embedding, xavier_uniform_linear
-from common.losses import in_batch_info_nce
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
 
@@ -107,15 +107,18 @@ class SLMRec(GeneralRecommender):
     def calculate_loss(self, batch: Tensor) -> dict[str, Tensor]:
         options = self.options
         all_users, all_items = self.propagate()
-        users, items = F.embedding(batch[0], all_users), F.embedding(batch[1], all_items)
+        user_ids, at_users = batch[0].unique(return_inverse=True)
+        item_ids, at_items, counts = batch[1].unique(return_inverse=True, return_counts=True)
+        pairs = torch.stack([at_users, at_items])
+        users, items = F.embedding(user_ids, all_users), F.embedding(item_ids, all_items)
         anchors, *content = items.split(self.embedding_size, dim=1)
         contrast = anchors.new_zeros(())
         for modality, h in zip(self.order, content, strict=True):
             anchors = self.steps[modality](anchors)
             candidates = self.heads[modality](h)
-            contrast = contrast + in_batch_info_nce(anchors, candidates, options.cl_temperature, normalize=False)
+            contrast = contrast + row_contrast(anchors, candidates, options.cl_temperature, counts, normalize=False)
         return {
-            "main": in_batch_info_nce(self.fuse_users(users), self.fuse_items(items), options.temperature),
+            "main": pair_contrast(self.fuse_users(users), self.fuse_items(items), pairs, options.temperature),
             "contrastive": options.cl_weight * contrast,
         }
 

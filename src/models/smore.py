@@ -31,9 +31,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
+from common.contrast import row_contrast
 from common.initial import xavier_uniform_embedding
-from common.losses import half_squared_l2, in_batch_info_nce, log_sigmoid_bpr_loss
+from common.losses import half_squared_l2, log_sigmoid_bpr_loss
 from common.neighbours import weighted_item_graph
+from common.node_rows import node_rows
 from common.precision import single_precision
 from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
@@ -104,8 +106,8 @@ class SMORE(GeneralRecommender):
             for view, spectrum in spectra.items()
         }
 
-    def encode(self) -> list[Tensor]:
-        """Behaviour view C, then V_v of each modality and, last, of the fused content; all nodes, [N, D]."""
+    def encode(self, nodes: Tensor | None = None) -> list[Tensor]:
+        """Behaviour view C, then V_v of each modality and, last, of the fused content; of `nodes` or all, [n, D]."""
         ego = torch.cat([self.user_embedding, self.item_embedding])  # [N, D]
         behaviour = self.graph.propagate_mean(ego, self.options.n_ui_layers)
         items = []
@@ -114,8 +116,10 @@ class SMORE(GeneralRecommender):
             for _ in range(self.options.n_mm_layers):
                 gated = self.item_graphs[view](gated)
             items.append(gated)
-        users = self.graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
-        return [behaviour, *(torch.cat(pair) for pair in zip(users, items, strict=True))]
+        joined = torch.cat(items, dim=1)
+        views = node_rows(self.graph.to_first(joined), joined, nodes)  # one product for all
+        behaviour = behaviour if nodes is None else F.embedding(nodes, behaviour)
+        return [behaviour, *views.split(self.embedding_size, dim=1)]
 
     def fuse(self, behaviour: Tensor, content: list[Tensor]) -> Tensor:
         """Side view Z [B, D] from C and V_v of the same nodes, [B, D]; random in training."""
@@ -147,12 +151,12 @@ class SMORE(GeneralRecommender):
         options = self.options
         rows = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
         nodes, place = rows.unique(return_inverse=True)
-        behaviour, *content = [F.embedding(nodes, view) for view in self.encode()]
+        behaviour, *content = self.encode(nodes)
         side = self.fuse(behaviour, content)
         users, pos, neg = F.embedding(place, behaviour + side)
         contrastive = [
-            in_batch_info_nce(F.embedding(kind, side), F.embedding(kind, behaviour), options.temperature)
-            for kind in place[:2]  # users, positives
+            row_contrast(F.embedding(at, side), F.embedding(at, behaviour), options.temperature, counts)
+            for at, counts in (kind.unique(return_counts=True) for kind in place[:2])  # users, positives
         ]
         return {
             "bpr": log_sigmoid_bpr_loss((users * pos).sum(1), (users * neg).sum(1)),

@@ -148,6 +148,17 @@ def test_negatives_and_projected_content_have_no_part_in_the_contrastive_term():
     assert reached == {"user_embedding", "item_embedding", "hyperedges.visual", "hyperedges.textual"}
 
 
+@pytest.mark.parametrize("hyper_num", [4, 20])
+def test_contrastive_term_is_that_of_the_rows_whether_hyperedges_are_fewer_than_dimensions_or_not(hyper_num):
+    data = toy_dataset()
+    model = on_double(build("LGMRec", data, hyper_num=hyper_num))
+    batch = one_batch(data)
+    _, passed = model.encode()
+    rows = [[row for kind in (0, 1) for row in (part[kind] @ part[2]).tolist()] for part in passed]
+    expected = contrast(*batch[:2].tolist(), rows)
+    assert model._contrast(batch, passed).item() == pytest.approx(expected, rel=1e-9)
+
+
 # Noise
 
 
