@@ -144,9 +144,8 @@ def over_product(name: str, rounds: int, n_users: int = 6400, width: int = 64) -
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     seconds = {task: median(values) for task, values in alternate(tasks, rounds, clock).items()}
     ratio = seconds["evaluation"] / seconds["product"]
-    print(
-        f"{name}'s size, {len(evaluator.users):,} users: evaluation {seconds['evaluation']:.2f} s, {ratio:.2f} times its product"
-    )
+    title = f"{name}'s size, {len(evaluator.users):,} users"
+    print(f"{title}: evaluation {seconds['evaluation']:.2f} s, {ratio:.2f} times its product")
 
 
 def main() -> None:
