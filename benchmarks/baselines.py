@@ -56,12 +56,16 @@ class Bench:
         for number, batch in enumerate(self.loader.epoch()):
             if number == steps:
                 break
-            self.model.pre_step_processing(batch)
-            terms = loss_terms(self.model.calculate_loss(batch))
-            self.optimizer.zero_grad(set_to_none=not self.model.keeps_zero_gradients)
-            torch.stack([term.reshape(()) for term in terms.values()]).sum().backward()
-            self.optimizer.step()
+            self.step(batch)
         self.model.post_epoch_processing()
+
+    def step(self, batch: torch.Tensor) -> None:
+        """One training step."""
+        self.model.pre_step_processing(batch)
+        terms = loss_terms(self.model.calculate_loss(batch))
+        self.optimizer.zero_grad(set_to_none=not self.model.keeps_zero_gradients)
+        torch.stack([term.reshape(()) for term in terms.values()]).sum().backward()
+        self.optimizer.step()
 
     def evaluate(self) -> None:
         """One evaluation of the validation split."""

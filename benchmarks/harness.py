@@ -1,9 +1,11 @@
 """One training epoch of LightGCN and one evaluation, beside straightforward versions, in one run on one machine.
 
-    python benchmarks/harness.py [--data_path DIR] [--rounds 3]
+    python benchmarks/harness.py [--data_path DIR] [--rounds 3] [--evaluation] [--threads N]
 
 On baby where DIR/baby is there, else on generated data of its size. The straightforward loader slices a shuffled pandas
 frame and draws negatives row by row, its model multiplies a COO graph; the straightforward evaluation loops over users.
+With `--evaluation`: scores, masks, the 50 largest and the metrics over the matrix product alone, on generated data of
+Baby's and Elec's size; with one thread in processor time, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +23,15 @@ from bench import alternate, config_for, median, synthetic
 from torch import Tensor, nn
 
 from common.graph import bipartite_adjacency, normalize_symmetric
+from common.scoring import SCORE_ROWS, score_all_items
 from common.trainer import make_optimizer
 from runner.quick_start import build_model, make_evaluator
 from utils.data.dataloader import TrainLoader
 from utils.data.dataset import Dataset
 from utils.data.loading import load_dataset
 from utils.data.synthetic_spec import SIZES
+from utils.evaluation.metrics import METRICS
+from utils.evaluation.topk_evaluator import TopKEvaluator
 from utils.paths import default_data_path
 
 CPU = torch.device("cpu")
@@ -119,11 +125,42 @@ def plain_evaluation(users: Tensor, items: Tensor, dataset: Dataset, cutoffs: li
     return {name: value / len(truth) for name, value in sums.items()}
 
 
+def over_product(name: str, rounds: int, n_users: int = 6400, width: int = 64) -> None:
+    """Prints the time of an evaluation of some users over that of the product of their rows with those of all items."""
+    dataset = synthetic(vars(SIZES[name]), features=False)
+    users, items = torch.randn(dataset.n_users, width), torch.randn(dataset.n_items, width)
+    evaluator = TopKEvaluator(dataset, "valid", tuple(METRICS), (5, 10, 20, 50), "mmrec", 2048, CPU, n_users)
+    blocks = users[torch.from_numpy(evaluator.users)].split(SCORE_ROWS["cpu"])
+    out = torch.empty(SCORE_ROWS["cpu"], dataset.n_items)
+
+    def product() -> None:
+        for block in blocks:
+            torch.mm(block, items.T, out=out[: len(block)])
+
+    tasks = {
+        "product": product,
+        "evaluation": lambda: evaluator.evaluate(lambda batch: score_all_items(users[batch], items)),
+    }
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    seconds = {task: median(values) for task, values in alternate(tasks, rounds, clock).items()}
+    ratio = seconds["evaluation"] / seconds["product"]
+    title = f"{name}'s size, {len(evaluator.users):,} users"
+    print(f"{title}: evaluation {seconds['evaluation']:.2f} s, {ratio:.2f} times its product")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", default=str(default_data_path()))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--evaluation", action="store_true", help="an evaluation over its matrix product")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.evaluation:
+        print(f"{arguments.threads} threads")
+        for name in ("baby", "elec"):
+            over_product(name, arguments.rounds)
+        return
     config = config_for("LightGCN", "baby", data_path=arguments.data_path)
     real = (Path(arguments.data_path) / "baby" / "baby.inter").is_file()
     dataset = load_dataset(config, needs_features=False) if real else synthetic(vars(SIZES["baby"]), features=False)

@@ -111,7 +111,7 @@ class TopKEvaluator:
             FloatingPointError: if a score is NaN or +inf; -inf takes an item out of the ranking.
         """
         k = max(self.topk)
-        tops, hits = [], []
+        tops, bests = [], []
         step = min(self.batch_size, CPU_ROWS) if self.device.type == "cpu" else self.batch_size
         for begin in range(0, len(self.users), step):
             end = min(begin + step, len(self.users))
@@ -121,14 +121,16 @@ class TopKEvaluator:
             if self._barred is not None:
                 scores[:, self._barred] = -torch.inf
             best, items = ranked_topk(scores, k)
-            if not (best < torch.inf).all():  # topk takes NaN for the greatest
-                raise FloatingPointError("a score is NaN or infinite")
-            keys = items + self.n_items * torch.arange(begin, end, device=self.device)[:, None]
-            place = torch.searchsorted(self._relevant, keys).clamp_(max=len(self._relevant) - 1)
-            ranked = best > -torch.inf
-            hits.append(((self._relevant[place] == keys) & ranked).cpu().numpy())
-            tops.append(items.masked_fill(~ranked, -1).cpu().numpy())
-        return self.measure(np.concatenate(tops), np.concatenate(hits))
+            bests.append(best)
+            tops.append(items)
+        best, items = torch.cat(bests), torch.cat(tops)
+        if not (best[:, 0] < torch.inf).all():  # topk takes NaN for the greatest
+            raise FloatingPointError("a score is NaN or infinite")
+        ranked = best > -torch.inf
+        keys = items + self.n_items * torch.arange(len(items), device=self.device)[:, None]
+        place = torch.searchsorted(self._relevant, keys).clamp_(max=len(self._relevant) - 1)
+        hits = (self._relevant[place] == keys) & ranked
+        return self.measure(items.masked_fill_(~ranked, -1).cpu().numpy(), hits.cpu().numpy())
 
     def in_batches(self, scorer: Scorer) -> Scorer:
         """For a scorer that is slow to start: one that asks it for `batch_size` users at a time and hands out copies.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from utils.evaluation import topk
 from utils.evaluation.topk import ranked_topk
 
 
@@ -29,12 +30,24 @@ def test_ranking_leaves_the_scores_as_they_are():
     assert torch.equal(scores, before)
 
 
+@pytest.mark.parametrize("wide", [1, topk.WIDE])
 @pytest.mark.parametrize("n_values", [3, 50, 10**6])
-def test_ranking_of_wide_rows_equals_a_stable_sort(n_values):
+def test_ranking_of_wide_rows_equals_a_stable_sort(n_values, wide, monkeypatch):
+    monkeypatch.setattr(topk, "WIDE", wide)
     random = torch.Generator().manual_seed(n_values)
-    scores = torch.randint(n_values, (40, 1003), generator=random).float()
+    scores = torch.randint(-n_values, n_values, (40, 1003), generator=random) * -0.5
+    scores[:, ::2] += 0.0  # zeros of both signs
     scores[:, ::7] = -torch.inf
     best, columns = ranked_topk(scores, 20)
     values, order = scores.sort(dim=1, descending=True, stable=True)
     torch.testing.assert_close(best, values[:, :20], rtol=0, atol=0)
     torch.testing.assert_close(columns, order[:, :20], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wide", [1, topk.WIDE])
+def test_nan_is_ranked_first_wherever_it_stands(wide, monkeypatch):
+    monkeypatch.setattr(topk, "WIDE", wide)
+    for column in (0, 500, 1002):
+        scores = torch.rand(3, 1003)
+        scores[1, column] = torch.nan
+        assert ranked_topk(scores, 20)[0][:, 0].isnan().tolist() == [False, True, False]
