@@ -2,8 +2,8 @@
 
 python benchmarks/board.py RUN [--runs 2000] [--keep DIR]
 
-The runs are copies of one run folder: models, data sets, seeds and settings vary, metrics are scaled at random, and each has a
-curve of 100 epochs. The page is opened where Playwright and a Chromium are installed.
+The runs are copies of one run folder: models, data sets, seeds and settings vary, metrics are scaled at random, and each
+has a curve of 100 epochs. The page is opened where Playwright and a Chromium are installed.
 """
 
 from __future__ import annotations
