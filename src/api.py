@@ -25,9 +25,11 @@ class Result:
     """A finished run.
 
     Attributes:
-        model, dataset: names.
+        model: its name.
+        dataset: its name.
         status: finished, or diverged where a loss became NaN or infinite.
-        valid, test: metric to value, as {"recall@20": 0.07}; empty where there is none.
+        valid: metric to value, as {"recall@20": 0.07}; empty where there is none.
+        test: the same of the test split.
         best_epoch: the epoch whose weights were kept, counted from 1; None for a diverged run.
         settings: every setting of the run by its key.
         metrics: all that metrics.json holds.
@@ -50,7 +52,9 @@ class Dataset:
     """A data set as runs read it: cleaned, split, with its features.
 
     Attributes:
-        train, valid, test: interactions int64 [E, 2] of users and items, sorted by user, then item.
+        train: interactions int64 [E, 2] of users and items, sorted by user, then item.
+        valid: the same of the validation split.
+        test: the same of the test split.
         features: modality to float32 [n_items, F].
         warnings: what was doubtful, a line each.
     """
@@ -96,7 +100,8 @@ class Trained:
         config: every setting by its key.
         metrics: all that metrics.json holds.
         history: a row for each epoch: losses and validation metrics.
-        user_ids, item_ids: of the rows of embeddings.
+        user_ids: of the rows of users' embeddings.
+        item_ids: of the rows of items' embeddings.
     """
 
     def __init__(self, folder: Path, data_path: str | None, device: str | None) -> None:

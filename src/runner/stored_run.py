@@ -25,9 +25,10 @@ from utils.data.id_mapping import Names, original_ids
 from utils.data.loading import load_dataset
 from utils.errors import UserError
 from utils.evaluation.topk import ranked_topk
+from utils.memory import keep_freed_memory
 from utils.runs.run_folder import RunFolder, read_torch
 
-BLOCK = 256  # users scored at a time
+BLOCK = 128  # users scored at a time: their scores of 63,001 items stay below what glibc can keep
 LARGE_BLOCK = 1024  # where scoring is slow to start
 CHECKED_USERS = 64  # whose scores are compared with the products of embeddings
 
@@ -76,6 +77,7 @@ class StoredRun:
         Raises:
             UserError: for a folder that is no run, or other data than the run's.
         """
+        keep_freed_memory()
         given = {"data_path": data_path, "device": device}
         config = stored_config(folder, {key: value for key, value in given.items() if value})
         trained_on = RunFolder(folder).manifest()["hashes"]

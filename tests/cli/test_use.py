@@ -1,16 +1,14 @@
-"""The commands that use a finished run: recommend, similar, export; and docs/use.md, whose outputs are what they print."""
+"""The commands that use a finished run: recommend, similar, export."""
 
 from __future__ import annotations
 
 import csv
 import json
-import re
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_tools import N_ITEMS, N_USERS, ROOT, places, run_here, toy_rows, trained, write_dataset, write_mappings
+from cli_tools import N_ITEMS, N_USERS, places, run_here, toy_rows, trained, write_dataset, write_mappings
 
 from runner.stored_run import StoredRun
 
@@ -176,33 +174,3 @@ def test_warm_and_cold_items_are_ranked_apart(tmp_path: Path):
     }
     assert groups["all"]["recall@5"] == metrics["test"]["recall@5"] < groups["warm"]["recall@5"] < 1
     assert groups["cold"]["recall@5"] == 1, "five cold items among five"
-
-
-# docs/use.md
-
-
-def shown() -> list[tuple[str, str]]:
-    """The commands of the page, and what it shows them to print."""
-    blocks = re.findall(r"^```\n(\$ .*?)^```", (ROOT / "docs" / "use.md").read_text(), re.MULTILINE | re.DOTALL)
-    parts = [part.partition("\n") for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    return [(command, output) for command, _, output in parts]
-
-
-def test_the_page_shows_what_the_commands_print(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MMR_DATA_PATH", raising=False)
-    variables: dict[str, str] = {}
-    printed, expected = [], []
-    for command, output in shown():
-        words = shlex.split(re.sub(r"\$(\w+)", lambda name: variables[name[1]], command))
-        if words[0] == "cat":  # a file of the reader's own
-            Path(words[1]).write_text(output)
-        elif found := re.match(r"(\w+)=\$\(ls -d (.*)\)", command):
-            (variables[found[1]],) = map(str, Path().glob(found[2]))
-        else:
-            assert words[:2] == ["python", "src/main.py"], command
-            outcome = run_here(*words[2:])
-            printed.append((command, outcome.err + outcome.out if "--quiet" not in words else ""))
-            expected.append((command, output))
-    assert printed == expected
-    assert len(printed) > 5

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,100 @@ def test_the_page_sorts_filters_and_compares(tmp_path, runs):
     assert float(metrics[1][4]) == pytest.approx(p, rel=0.5 if p < 1e-4 else 0.01)
     assert len(chosen["curves"]) == 2
     assert chosen["links"][0] == "./runs/demo/BPR/a-s1"
+
+
+@pytest.fixture
+def tab(tmp_path, runs) -> Iterator[Any]:
+    """The board in Chromium; what it asks of a network and what goes wrong in its script fail the test at the end."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed: no browser opens the page"
+    )
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("Chromium is not installed: no browser opens the page")
+    board(tmp_path)
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=[*flags, "--disable-component-update"])
+        page = browser.new_page()
+        asked, wrong = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+        page.goto((tmp_path / "board.html").as_uri())
+        yield page
+        browser.close()
+    assert asked == [(tmp_path / "board.html").as_uri()]
+    assert wrong == []
+
+
+def column(tab: Any, name: str) -> list[str]:
+    """The texts of a column of the table of runs, from top to bottom."""
+    at = [head.removesuffix(" ") for head in tab.locator("#head th").all_inner_texts()].index(name) + 1
+    return tab.locator(f"#body td:nth-child({at})").all_inner_texts()
+
+
+def test_in_a_browser_the_board_sorts_filters_and_compares(tab):
+    assert column(tab, "learning_rate") == ["0.1", "0.02", "0.02", "0.003"]
+    tab.get_by_role("button", name="learning_rate").click()
+    assert column(tab, "learning_rate") == ["0.003", "0.02", "0.02", "0.1"]
+    tab.get_by_label("model").select_option("GTC")
+    tab.get_by_label("key").select_option("learning_rate")
+    tab.get_by_label("its value").select_option("0.02")
+    assert column(tab, "folder") == ["runs/demo/GTC/b-s1", "runs/demo/GTC/d-s1"]  # no such column: by validation again
+    tab.get_by_role("button", name="remove the filter learning_rate = 0.02").click()
+    tab.get_by_label("model").select_option("all")
+    tab.get_by_label("words").fill("n_layers=2 a-s1")
+    assert column(tab, "folder") == ["runs/demo/BPR/a-s1"]
+    tab.get_by_label("words").fill("")
+    tab.get_by_label("choose BPR on demo, a-s1").check()
+    tab.get_by_label("choose GTC on demo, b-s1").check()
+    assert tab.locator("#curves path").count() == 2
+    assert tab.locator("#compare tr", has_text="learning_rate").inner_text().split() == ["learning_rate", "0.1", "0.02"]
+    assert "paired t-test over 50 users" in tab.locator("#compare").inner_text()
+    tab.get_by_role("button", name="leave out BPR on demo, a-s1").click()
+    assert not tab.get_by_label("choose BPR on demo, a-s1").is_checked()
+    assert tab.locator("#curves path").count() == 1
+
+
+def test_in_a_browser_the_board_is_used_by_keyboard_alone(tab):
+    def to(selector: str) -> None:
+        for _ in range(40):
+            tab.keyboard.press("Tab")
+            if tab.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+                outline = tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline != "none", f"{selector}: nobody sees where the keyboard is"
+                return
+        raise AssertionError(f"{selector} is not reached by Tab")
+
+    to("#model")
+    tab.keyboard.type("GTC")
+    assert set(column(tab, "model")) == {"GTC"}
+    to("#words")
+    tab.keyboard.type("seed=1")
+    to("#sort-learning_rate")
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("Enter")
+    assert column(tab, "learning_rate") == ["0.02", "0.02", "0.003"]
+    to("#body tr:nth-child(1) input")
+    tab.keyboard.press("Space")
+    to("#body tr:nth-child(2) input")
+    tab.keyboard.press("Space")
+    assert tab.locator("#legend li").count() == 2
+    assert tab.locator("#compare table").count() == 2
+    to("#legend button")
+    tab.keyboard.press("Enter")
+    assert tab.locator("#legend li").count() == 1
+
+
+def test_in_a_browser_the_board_fits_a_phone(tab):
+    tab.set_viewport_size({"width": 360, "height": 740})
+    for box in tab.locator("#body input").all()[:2]:
+        box.check()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    for selector in ("#model", "#words", "#legend", "#curves", "#compare"):
+        place = tab.locator(selector).bounding_box()
+        assert place["x"] >= 0
+        assert place["x"] + place["width"] <= 360, selector
+    table = tab.locator(".wide").first
+    assert table.evaluate("(one) => one.scrollWidth > one.clientWidth"), "the table scrolls by itself"

@@ -110,17 +110,18 @@ function start(data) {
   function showTable() {
     state.shown = filtered(rows, state.wanted, find("words").value);
     const columns = columnsOf(data, state.shown, find("metric").value);
-    const column = columns.find(({ name }) => name === state.column) ?? columns.find(({ name }) => name.startsWith("valid "));
+    const wanted = columns.find(({ name }) => name === state.column), down = wanted ? state.down : true;
+    const column = wanted ?? columns.find(({ name }) => name.startsWith("valid ")); // a key that no longer varies has none
     const focus = document.activeElement?.id;
     find("head").replaceChildren(make("th", { scope: "col" }, "choose"), ...columns.map((one) => make("th", {
       scope: "col", class: one.number ? "number" : "",
-      "aria-sort": one === column ? (state.down ? "descending" : "ascending") : false,
+      "aria-sort": one === column ? (down ? "descending" : "ascending") : false,
     }, make("button", { type: "button", id: `sort-${one.name}`, onclick: () => {
-      state.down = one === column ? !state.down : Boolean(one.number);
+      state.down = one === column ? !down : Boolean(one.number);
       state.column = one.name;
       showTable();
     } }, one.name))), make("th", { scope: "col" }, "folder"));
-    find("body").replaceChildren(...sorted(state.shown, column, state.down).slice(0, state.most).map((row) => make("tr", {},
+    find("body").replaceChildren(...sorted(state.shown, column, down).slice(0, state.most).map((row) => make("tr", {},
       make("td", {}, make("input", { type: "checkbox", "aria-label": `choose ${titleOf(row)}`,
         checked: state.chosen.includes(row), onchange: () => choose(row) })),
       ...columns.map((one) => {
@@ -173,13 +174,13 @@ function start(data) {
     const all = lines.flatMap(([x, y]) => y), last = Math.max(2, ...lines.flatMap(([x]) => x));
     if (!all.length) return find("curves").replaceChildren();
     const low = Math.min(...all), high = Math.max(...all), span = high - low || 1;
-    const across = (epoch) => (60 + 570 * (epoch - 1) / (last - 1)).toFixed(1);
+    const across = (epoch) => (70 + 560 * (epoch - 1) / (last - 1)).toFixed(1);
     const up = (value) => (260 - 245 * (value - low) / span).toFixed(1);
     find("curves").replaceChildren(
       ...[low, (low + high) / 2, high].flatMap((value) => [
-        make("line", { x1: 60, x2: 630, y1: up(value), y2: up(value), class: "grid" }),
-        make("text", { x: 54, y: +up(value) + 4, "text-anchor": "end" }, value.toFixed(4))]),
-      make("text", { x: 60, y: 280 }, "epoch 1"), make("text", { x: 630, y: 280, "text-anchor": "end" }, last),
+        make("line", { x1: 70, x2: 630, y1: up(value), y2: up(value), class: "grid" }),
+        make("text", { x: 64, y: +up(value) + 4, "text-anchor": "end" }, value.toFixed(4))]),
+      make("text", { x: 70, y: 280 }, "epoch 1"), make("text", { x: 630, y: 280, "text-anchor": "end" }, last),
       ...state.chosen.map(({ curve: [x, y] }, n) => x.length ? make("path", { class: `c${n % 6} d${Math.floor(n / 6) % 3}`,
         d: "M" + (x.length > 1 ? x : [x[0], last]).map((epoch, i) => `${across(epoch)} ${up(y[i] ?? y[0])}`).join("L") }) : "")
         .filter(Boolean));
