@@ -75,7 +75,9 @@ def test_lines_are_read_without_scrolling(path: Path):
     assert [line for line in lines if len(line) > 120 and "](" not in line] == []
 
 
-REPORTS = [path for path in (DOCS / "results").rglob("*") if path.suffix in (".csv", ".md") and path.name != "README.md"]
+REPORTS = [
+    path for path in (DOCS / "results").rglob("*") if path.suffix in (".csv", ".md") and path.name != "README.md"
+]
 FIGURE = re.compile(r"(?<![\d.])0\.\d{4}(?!\d)")
 
 
@@ -88,6 +90,8 @@ def test_measured_figures_stand_in_a_report(path: Path):
     text = re.sub(r"^## Published.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
     ours = [part for part in re.split(r"\n\s*\n", text) if not part.lstrip().startswith("**Published**")]
     known = {
-        f"{float(figure):.4f}" for report in REPORTS for figure in re.findall(r"(?<![\d.])0\.\d{4,}", report.read_text())
+        f"{float(figure):.4f}"
+        for report in REPORTS
+        for figure in re.findall(r"(?<![\d.])0\.\d{4,}", report.read_text())
     }
     assert sorted(set(FIGURE.findall("\n".join(ours))) - known) == []
