@@ -29,7 +29,6 @@ from common.contrast import row_contrast
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, log_sigmoid_bpr_loss
 from common.neighbours import weighted_item_graph
-from common.node_rows import node_rows
 from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
@@ -73,8 +72,8 @@ class MGCN(GeneralRecommender):
             self.query = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
             self.preferences = nn.ModuleDict({modality: nn.Linear(width, width) for modality in self.modalities})
 
-    def encode(self, nodes: Tensor | None = None) -> list[Tensor]:
-        """Behaviour view C, then content view B_m of each modality in order, of `nodes` or all, [n, D]."""
+    def encode(self) -> list[Tensor]:
+        """Behaviour view C, then content view B_m of each modality in order, all nodes, [N, D]."""
         ego = torch.cat([self.user_embedding, self.item_embedding])  # [N, D]
         behaviour = self.graph.propagate_mean(ego, self.options.n_ui_layers)
         items = []
@@ -84,10 +83,8 @@ class MGCN(GeneralRecommender):
             for _ in range(self.options.n_mm_layers):
                 gated = self.item_graphs[modality](gated)
             items.append(gated)
-        joined = torch.cat(items, dim=1)
-        content = node_rows(self.graph.to_first(joined), joined, nodes)  # one product for all
-        behaviour = behaviour if nodes is None else F.embedding(nodes, behaviour)
-        return [behaviour, *content.split(self.embedding_size, dim=1)]
+        users = self.graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
+        return [behaviour, *(torch.cat(pair) for pair in zip(users, items, strict=True))]
 
     def fuse(self, behaviour: Tensor, content: list[Tensor]) -> Tensor:
         """Side view Z [B, D] from C and B_m of the same nodes, [B, D]."""
@@ -109,7 +106,7 @@ class MGCN(GeneralRecommender):
         options = self.options
         rows = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
         nodes, place = rows.unique(return_inverse=True)
-        behaviour, *content = self.encode(nodes)
+        behaviour, *content = [F.embedding(nodes, view) for view in self.encode()]
         side = self.fuse(behaviour, content)
         users, pos, neg = F.embedding(place, behaviour + side)
         contrastive = [

@@ -31,7 +31,6 @@ from common.contrast import row_contrast
 from common.initial import xavier_uniform_embedding
 from common.losses import half_squared_l2, log_sigmoid_bpr_loss
 from common.neighbours import binary_item_graph, weighted_item_graph
-from common.node_rows import node_rows
 from common.sparse import SparseMatrix
 from utils.config.schema import fill, setting
 from utils.data.dataset import Dataset
@@ -77,8 +76,8 @@ class MSCA(GeneralRecommender):
         self.gates = nn.ModuleDict({m: nn.Linear(width, width) for m in self.modalities})
         self.query = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
 
-    def encode(self, nodes: Tensor | None = None) -> list[Tensor]:
-        """C, then V_w of each modality in order and of the structure; of `nodes` or all, [n, D]."""
+    def encode(self) -> list[Tensor]:
+        """C, then V_w of each modality in order and of the structure; all nodes, [N, D]."""
         ego = torch.cat([self.user_embedding, self.item_embedding])  # [N, D]
         collaborative = self.graph.propagate_mean(self.graph(ego), self.options.n_ui_layers - 1)
         items = []
@@ -88,10 +87,8 @@ class MSCA(GeneralRecommender):
                 projected = self.projections[view](self.features(view))  # [I, D]
                 ids = ids * torch.sigmoid(self.gates[view](projected))
             items.append(graph(ids))
-        joined = torch.cat(items, dim=1)
-        content = node_rows(self.graph.to_first(joined), joined, nodes)  # one product for all
-        collaborative = collaborative if nodes is None else F.embedding(nodes, collaborative)
-        return [collaborative, *content.split(self.embedding_size, dim=1)]
+        users = self.graph.to_first(torch.cat(items, dim=1)).chunk(len(items), dim=1)  # one product for all
+        return [collaborative, *(torch.cat(pair) for pair in zip(users, items, strict=True))]
 
     def enhancement(self, views: list[Tensor]) -> Tensor:
         """X [n, D] of the views of the same nodes, each [n, D]."""
@@ -108,7 +105,7 @@ class MSCA(GeneralRecommender):
         options = self.options
         rows = torch.stack([batch[0], batch[1] + self.n_users, batch[2] + self.n_users])
         nodes, place = rows.unique(return_inverse=True)
-        collaborative, *views = self.encode(nodes)
+        collaborative, *views = [F.embedding(nodes, view) for view in self.encode()]
         users, pos, neg = F.embedding(place, collaborative + options.fusion_weight * self.enhancement(views))
         contrastive = [
             row_contrast(F.embedding(at, collaborative), F.embedding(at, view), options.temperature, counts)
