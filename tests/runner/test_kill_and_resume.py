@@ -202,7 +202,7 @@ def test_an_undisturbed_run_is_worth_comparing_with(undisturbed: Undisturbed):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("LightGCN", "options"))) for name in COMMANDS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "options")) for name in COMMANDS]
 )
 def test_killed_again_and_again_it_ends_with_the_same_results(
     name: str, undisturbed: Undisturbed, data: Path, forks: Forks, tmp_path: Path
