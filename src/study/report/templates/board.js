@@ -158,7 +158,7 @@ function start(data) {
     const pair = state.chosen.slice(0, 2);
     if (pair.length < 2) return find("compare").replaceChildren(make("p", {}, "Choose two runs to compare them."));
     const found = compared(data, ...pair), names = pair.map((row, n) => `${"AB"[n]}: ${row.folder.split("/").pop()}`);
-    const sign = (x) => (x > 0 ? "+" : "") + x.toFixed(4);
+    const sign = (x) => (x.toFixed(4) > 0 ? "+" : "") + x.toFixed(4).replace(/^-(?=0\.0+$)/, "");
     find("compare").replaceChildren(
       make("p", {}, `A is ${titleOf(pair[0])}; B is ${titleOf(pair[1])}: the first two chosen.`),
       table(["key", ...names], found.keys),
