@@ -145,47 +145,6 @@ class _SymmetricCrossEntropy(torch.autograd.Function):
         return tuple(part * (gradient / ctx.n) for part in ctx.saved_tensors)
 
 
-class _CandidateCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of anchors over all candidates; as above, no [B, C] matrix outlives its block."""
-
-    ENTRIES = 2**21  # of a block of logits: small enough for a processor's caches
-
-    @staticmethod
-    def forward(
-        ctx: Any, anchors: Tensor, candidates: Tensor, targets: Tensor, scale: float, counts: Tensor | None
-    ) -> Tensor:
-        loss = anchors.new_zeros(())
-        counts = None if counts is None else counts.to(anchors.dtype)
-        grad_a, grad_c = torch.empty_like(anchors), torch.zeros_like(candidates)
-        step = max(1, _CandidateCrossEntropy.ENTRIES // len(candidates))
-        for begin in range(0, len(anchors), step):
-            rows = slice(begin, begin + step)
-            scaled = anchors[rows] * scale
-            logits = scaled @ candidates.T  # [b, C]
-            here = torch.arange(len(logits), device=anchors.device)
-            highest = logits.amax(dim=1, keepdim=True)
-            own = logits[here, targets[rows]]
-            share = logits.sub_(highest).exp_()  # in place: one exponential serves the loss and the gradient
-            total = share.sum(dim=1, keepdim=True) if counts is None else share.mul_(counts).sum(dim=1, keepdim=True)
-            cross = (highest + total.log()).squeeze(1) - own
-            share.div_(total)
-            share[here, targets[rows]] -= 1
-            if counts is not None:
-                cross, share = cross * counts[targets[rows]], share.mul_(counts[targets[rows], None])
-            loss += cross.sum()
-            grad_a[rows] = share @ candidates * scale
-            grad_c.addmm_(share.T, scaled)
-        ctx.save_for_backward(grad_a, grad_c)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # under create_graph: what was saved is a constant to it
-            raise RuntimeError("candidate_cross_entropy has no second derivative")
-        grad_a, grad_c = ctx.saved_tensors
-        return grad_a * gradient, grad_c * gradient, None, None, None
-
-
 class _LinearMeanSquare(torch.autograd.Function):
     """The error is the one matrix [I, F] that is made: with its sign turned and scaled it is the targets' gradient."""
 
@@ -217,41 +176,6 @@ def linear_mean_square(inputs: Tensor, weight: Tensor, bias: Tensor, targets: Te
         targets: [I, F].
     """
     return _LinearMeanSquare.apply(inputs, weight, bias, targets)
-
-
-@single_precision
-def candidate_cross_entropy(
-    anchors: Tensor, candidates: Tensor, targets: Tensor, scale: float, counts: Tensor | None = None
-) -> Tensor:
-    """SUM over rows b of -log softmax_c(scale <anchors_b, candidates_c>) at c = targets_b, memory linear in B and C.
-
-    Args:
-        anchors: [B, D].
-        candidates: [C, D].
-        targets: int64 [B], the row of candidates that belongs to each anchor.
-        scale: inverse temperature.
-        counts: [C], above 0: candidate c stands for so many alike, and so does an anchor whose target it is; None: for one.
-    """
-    return _CandidateCrossEntropy.apply(anchors, candidates, targets, scale, counts)
-
-
-@single_precision
-def in_batch_info_nce(
-    anchors: Tensor, candidates: Tensor, temperature: float, normalize: bool = True, counts: Tensor | None = None
-) -> Tensor:
-    """mean_b of -log softmax_c(<a_b, c_c> / temperature) at c = b: one direction, repeated rows kept as negatives.
-
-    Args:
-        anchors, candidates: [B, D]; row b of both belong together.
-        temperature: above 0.
-        normalize: bring rows to unit length first (cosines).
-        counts: how often each row stands in the batch, [B]: the distinct rows of a batch give its loss, and sooner.
-    """
-    if normalize:
-        anchors, candidates = F.normalize(anchors, dim=1), F.normalize(candidates, dim=1)
-    targets = torch.arange(len(anchors), device=anchors.device)
-    size = len(anchors) if counts is None else counts.sum()
-    return candidate_cross_entropy(anchors, candidates, targets, 1 / temperature, counts) / size
 
 
 @single_precision

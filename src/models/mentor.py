@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
-from common.all_pairs import all_pairs_info_nce
+from common.contrast import row_contrast
 from common.dropout import dropped
 from common.initial import xavier_normal_embedding
 from common.losses import log_sigmoid_bpr_loss, mean_cosine
@@ -183,7 +183,7 @@ class MENTOR(GeneralRecommender):
             terms["alignment"] = options.align_weight * self._alignment(fused, main, of_ids)
         if noisy:
             first, second = (self._fused(view) for view in noisy)
-            kinds = [all_pairs_info_nce(*pair, options.temperature) for pair in zip(first, second, strict=True)]
+            kinds = [row_contrast(*pair, options.temperature) for pair in zip(first, second, strict=True)]
             terms["contrastive"] = options.cl_weight * (kinds[0] + kinds[1])
         if options.feature_masking:
             kept = [1 - mean_cosine(dropped(part, options.feature_dropout), self.unmask(part)) for part in fused]

@@ -30,6 +30,7 @@ from scipy.sparse.linalg import svds
 from torch import Tensor, nn
 
 from common.abstract_recommender import GeneralRecommender
+from common.contrast import row_contrast
 from common.graph import (
     SparseSymmetric,
     bipartite_adjacency,
@@ -39,7 +40,7 @@ from common.graph import (
     pruned_interaction_graph,
 )
 from common.initial import xavier_uniform_embedding
-from common.losses import in_batch_info_nce, log_sigmoid_bpr_loss
+from common.losses import log_sigmoid_bpr_loss
 from common.neighbours import mixed_item_graph
 from common.scoring import batch_rows
 from common.sparse import SparseMatrix
@@ -120,7 +121,7 @@ class PGL(GeneralRecommender):
         terms = {"bpr": log_sigmoid_bpr_loss((users * pos).sum(1), (users * neg).sum(1))}
         if self.options.reg_weight:
             of_users, of_items = (
-                in_batch_info_nce(self._dropped(rows), self._dropped(rows), TEMPERATURE) for rows in (users, pos)
+                row_contrast(self._dropped(rows), self._dropped(rows), TEMPERATURE) for rows in (users, pos)
             )
             terms["contrastive"] = self.options.reg_weight * (of_users + of_items) / 2
         return terms

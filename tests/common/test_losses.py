@@ -12,12 +12,10 @@ from toys import saved_by
 from common import losses
 from common.losses import (
     bpr_loss,
-    candidate_cross_entropy,
     contrastive_cross_entropy,
     frobenius_over_batch,
     half_squared_l2,
     half_squared_l2_over_batch,
-    in_batch_info_nce,
     info_nce,
     linear_mean_square,
     log_sigmoid_bpr_loss,
@@ -235,41 +233,6 @@ def test_mean_cosine_equals_the_naive_mean_and_is_zero_for_rows_of_zeros():
     assert mean_cosine(first, second).item() == pytest.approx(expected, rel=1e-13)
 
 
-@pytest.mark.parametrize("entries", [1, 25, 10**6])
-def test_candidate_cross_entropy_equals_the_naive_sum_in_blocks_of_any_size(entries, monkeypatch):
-    monkeypatch.setattr(losses._CandidateCrossEntropy, "ENTRIES", entries)
-    anchors, candidates = randn(6, 4, seed=1, requires_grad=True), randn(9, 4, seed=2, requires_grad=True)
-    targets = torch.tensor([3, 0, 3, 8, 5, 1])
-    loss = candidate_cross_entropy(anchors, candidates, targets, 2.5)
-    expected = 0.0
-    for anchor, target in zip(rows_of(anchors), targets.tolist(), strict=True):
-        expected += naive.cross_entropy([2.5 * naive.dot(anchor, row) for row in rows_of(candidates)], target)
-    assert loss.item() == pytest.approx(expected, rel=1e-13)
-    assert torch.autograd.gradcheck(lambda a, c: candidate_cross_entropy(a, c, targets, 2.5), (anchors, candidates))
-
-
-def test_candidate_cross_entropy_keeps_no_matrix_of_logits():
-    anchors, candidates = randn(50, 4, requires_grad=True), randn(60, 4, requires_grad=True)
-    kept = saved_by(lambda: candidate_cross_entropy(anchors, candidates, torch.arange(50), 1.0))
-    assert max(tensor.numel() for tensor in kept) <= 60 * 4
-
-
-def test_candidate_cross_entropy_is_safe_for_large_logits():
-    anchors = 1e4 * torch.eye(3)
-    assert candidate_cross_entropy(anchors, torch.eye(3), torch.tensor([0, 1, 0]), 1.0).item() == pytest.approx(1e4)
-
-
-@pytest.mark.parametrize("normalize", [True, False])
-def test_in_batch_info_nce_is_one_direction_over_the_batch(normalize):
-    first, second = randn(7, 4, seed=1), randn(7, 4, seed=2)
-    a, b = rows_of(first), rows_of(second)
-    if normalize:
-        a, b = [naive.unit(row) for row in a], [naive.unit(row) for row in b]
-    terms = [naive.cross_entropy([naive.dot(row, other) / 0.2 for other in b], i) for i, row in enumerate(a)]
-    assert in_batch_info_nce(first, second, 0.2, normalize).item() == pytest.approx(sum(terms) / 7, rel=1e-13)
-    assert in_batch_info_nce(second, first, 0.2, normalize).item() != pytest.approx(sum(terms) / 7, rel=1e-3)
-
-
 def test_linear_mean_square_is_the_mean_over_entries_and_so_are_its_gradients():
     parts = randn(5, 3, seed=1), randn(4, 3, seed=2), randn(4, seed=3), randn(5, 4, seed=4)
     inputs, weight, bias, targets = (
@@ -293,18 +256,3 @@ def test_linear_mean_square_keeps_one_matrix_of_errors():
     bias, targets = randn(40, requires_grad=True), randn(50, 40, requires_grad=True)
     kept = saved_by(lambda: linear_mean_square(inputs, weight, bias, targets))
     assert sum(tensor.numel() == 50 * 40 for tensor in kept) == 1
-
-
-def test_distinct_rows_with_counts_are_a_batch_with_repeated_rows():
-    counts = torch.tensor([1, 3, 1, 2])
-    first, second = randn(4, 3, seed=1, requires_grad=True), randn(4, 3, seed=2, requires_grad=True)
-    repeated = torch.arange(4).repeat_interleave(counts)
-    losses = (
-        in_batch_info_nce(first[repeated], second[repeated], 0.3),
-        in_batch_info_nce(first, second, 0.3, counts=counts),
-    )
-    expected = naive.one_way_info_nce(rows_of(first[repeated]), rows_of(second[repeated]), 0.3)
-    assert [loss.item() for loss in losses] == pytest.approx([expected] * 2, rel=1e-12)
-    for one, other in zip(*(torch.autograd.grad(loss, [first, second]) for loss in losses), strict=True):
-        torch.testing.assert_close(one, other)
-    assert in_batch_info_nce(first, second, 0.3).item() != pytest.approx(expected, rel=1e-3)
