@@ -28,6 +28,7 @@ HATCHES = ("", "///", "\\\\\\", "xxx", "---", "|||", "...")
 SOLID = "solid"
 DASHES: tuple[Any, ...] = (SOLID, *((0, dash) for dash in ((7, 3), (2, 3), (9, 3, 2, 3), (12, 4), (4, 2, 1, 2, 1, 2))))
 WIDTH, HEIGHT = 5.8, 3.4  # inches, of axes with their labels
+LEGEND_ROW = 0.25  # inches
 ROW = 0.22  # inches from one row to the next
 INK, FAINT = "#222222", "#dddddd"
 FEW = 12  # points up to which each has an error bar in place of a band
@@ -238,9 +239,9 @@ def _legend(chart: Chart, axes: Axes, n: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if n:
         widest = max(map(len, labels))
-        chart.legend(
-            handles, labels, loc="outside lower left", ncols=max(1, min(n, 84 // (widest + 8))), handlelength=3
-        )
+        columns = max(1, min(n, 84 // (widest + 8)))
+        chart.set_figheight(chart.get_figheight() + LEGEND_ROW * (-(-n // columns) - 1))  # the axes keep their height
+        chart.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=3)
 
 
 def _label_points(chart: Chart, axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
