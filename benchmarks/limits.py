@@ -39,10 +39,11 @@ ELEMENTS = 2**16  # of the measured exponential
 LONGEST = 4  # seconds of measured steps of a model after which no further round begins
 ROW_READS = ("embedding", "index_select")
 # Each element costs a transcendental function; the backward passes that are not named need none.
-TRANSCENDENTAL = frozenset(
-    "exp exp2 expm1 log log2 log10 log1p logaddexp logsumexp sigmoid log_sigmoid_forward tanh softplus softplus_backward "  # noqa: SIM905
-    "gelu gelu_backward elu silu silu_backward erf sin cos _softmax _log_softmax _log_softmax_backward_data".split()
-)
+NAMES = """
+exp exp2 expm1 log log2 log10 log1p logaddexp logsumexp sigmoid log_sigmoid_forward tanh softplus softplus_backward
+gelu gelu_backward elu silu silu_backward erf sin cos _softmax _log_softmax _log_softmax_backward_data
+"""
+TRANSCENDENTAL = frozenset(NAMES.split())
 
 
 class Counts(TorchDispatchMode):

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
@@ -33,8 +34,8 @@ def main() -> None:
         loaded.append((time.perf_counter(), mebibytes("VmRSS"), run.dataset.n_users))
         return run
 
-    StoredRun.open = opened  # type: ignore[method-assign]
-    recommend.run(sys.argv[1:])
+    with patch.object(StoredRun, "open", opened):
+        recommend.run(sys.argv[1:])
     ((start, before, users),) = loaded
     seconds, above = time.perf_counter() - start, mebibytes("VmHWM") - before
     print(f"{users:,} users: {above:.0f} MiB at most above {before:.0f} MiB, {seconds:.0f} s")

@@ -5,7 +5,7 @@ early fusion Q_c = sqrt((E_I^2 + T_c^2) / 2 + 1e-8), entry by entry; X^0_c = row
 Y = G X^(l-1), X^l_v = cos(Y_v, X^0_v) Y_v; H_c = sum_{l=0..L} X^l, layer 0 included. r = [H_id | H_1 | ... | H_M]; users
 z_u = r_u + (S r)_u with S of `common/user_graph.py`, items z_i = r_i + (A^n r)_i with A the weighed sum of the modalities'
 binary neighbour graphs. Scores are dot products over all channels. In training G is a graph of a share 1 - `edge_dropout`
-of the interactions, drawn anew for each epoch; in evaluation all are used.
+of the interactions, drawn again for each epoch; in evaluation all are used.
 Loss of a triple: d_c = <z_u^c, z_i^c - z_j^c>, w = 1 - softmax_c(d) without a gradient, -log2 sigmoid(sum_c w_c d_c), mean
 over the batch, plus `reg_weight` sum_m mean(P_m[u]^2) over the batch's users, the ids' preferences not among them.
 

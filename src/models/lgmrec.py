@@ -12,7 +12,7 @@ times the unsquared Frobenius norms of the batch's rows of Z over the batch size
 Source: Guo et al., "LGMRec: Local and Global Graph Learning for Multimodal Recommendation", AAAI 2024 (arXiv 2312.16400).
 
 Differs from the released code: the noise of an evaluation is none, or drawn once with a fixed seed (`evaluation_noise`), not
-anew for each block of users, so that scores are reproducible; one modality works (no contrastive term), and so do more
+again for each block of users, so that scores are reproducible; one modality works (no contrastive term), and so do more
 than two. Follows the code, not the paper, in standard Gumbel noise and in summing a user's logits before the softmax.
 """
 

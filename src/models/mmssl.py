@@ -12,7 +12,7 @@ in the batch; minus `critic_weight` times mean D(S(P_m, Q_m)), with D the critic
 S(a, c) = n(a_b c^T without training items) [B, I].
 
 Before each step the critic takes one of its own: fake rows S(P_m, Q_m), real rows n(softmax(R_b + noise) + 100 S(Z_u, Z_i)).
-Then the best items of each user by S(P_m, Q_m) are collected; every `graph_period` steps A_m is made of them anew.
+Then the best items of each user by S(P_m, Q_m) are collected; every `graph_period` steps A_m is made of them again.
 
 Source: Wei et al., "Multi-Modal Self-Supervised Learning for Recommendation", WWW 2023 (arXiv 2302.10632).
 
@@ -126,7 +126,7 @@ class MMSSL(GeneralRecommender):
         }
 
     def pre_epoch_processing(self) -> None:
-        """Counts steps anew, and drops what is collected and not used."""
+        """Counts steps again, and drops what is collected and not used."""
         self._step = 0
         for collection in self.collections:
             collection.batches = []

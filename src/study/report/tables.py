@@ -111,9 +111,10 @@ def main_table(content: Content, dataset: str) -> Table:
         foot.append((Cell(said), Cell(""), *(Cell(percent(one)) for one in found)))
     metric = next((one.best.trials[0].metrics["valid_metric"] for one in mine if one.best), "")
     header = ("entry", f"validation {metric_name(metric)}".strip(), *(metric_name(m) for m in metrics))
+    n = len(study.reported_seeds)
+    over = f"mean ± standard deviation over {n} seeds" if n > 1 else "one seed"
     caption = (
-        f"{results_of(content)} on {dataset}, mean ± standard deviation over {len(study.reported_seeds)} seeds, each entry "
-        "at the setting that the mean validation score picked."
+        f"{results_of(content)} on {dataset}, {over}, each entry at the setting that the mean validation score picked."
     )
     if foot:
         caption += (
